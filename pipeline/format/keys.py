@@ -4,6 +4,7 @@ Rules:
 - The slot comes first, so that a slot is one contiguous range of keys, and files of different slots never overlap.
 - The kind comes second, so that walking the keys of a slot never meets elements.
 - Big-endian numbers throughout: bytewise order is numeric order.
+- Elements are ordered by user key as metas are, so one stream of rows sorted by user key gives both in order, without a second sort.
 
 ::
 
@@ -14,7 +15,8 @@ Rules:
     zset-rank     := slot(u16) 0x04 element-head score(8) member (big collections only)
     marker        := slot(u16) 0xF0 file-id                      (upsert: the file was ingested)
     local         := 0xFFFF     0xFF name                        (a shard's own notes; never in an SST)
-    element-head  := key-length(u32) user-key version(u64)
+    element-head  := escaped(user-key) 0x00 0x00 version(u64)
+    escaped(x)    := x with every 0x00 replaced by 0x00 0xFF     (keeps the order, and no escaped key is the start of another)
     score(8)      := the IEEE 754 bits, sign bit flipped if positive, all bits flipped if negative
 """
 
@@ -31,10 +33,10 @@ USER_KEY_BYTES_MAX = 65_536  # far above any real key; keeps an internal key wel
 LOCAL_SLOT = 0xFFFF  # above every slot, so a shard's own notes sort last and no slot range holds them
 
 _HEAD = struct.Struct(">HB")
-_LENGTH = struct.Struct(">I")
 _VERSION = struct.Struct(">Q")
 _BITS = struct.Struct(">Q")
 _DOUBLE = struct.Struct(">d")
+_END = b"\x00\x00"
 _SIGN = 1 << 63
 _ALL = (1 << 64) - 1
 
@@ -63,7 +65,7 @@ def element_head(kind: Kind, user_key: bytes, version: int, slot: int | None = N
     if kind not in ELEMENT_KINDS:
         raise ValueError(f"{kind!r} has no elements")
     head = _HEAD.pack(key_slot(user_key) if slot is None else slot, kind)
-    return head + _LENGTH.pack(len(user_key)) + user_key + _VERSION.pack(version)
+    return head + user_key.replace(b"\x00", b"\x00\xff") + _END + _VERSION.pack(version)
 
 
 def local_key(name: bytes) -> bytes:
@@ -124,15 +126,13 @@ def parse_key(raw: bytes) -> InternalKey:
 
 
 def _parse_element(raw: bytes, slot: int, kind: Kind, rest: bytes) -> InternalKey:
-    if len(rest) < _LENGTH.size:
-        raise FormatError(f"element key {raw!r} ends before its key length")
-    (length,) = _LENGTH.unpack_from(rest)
-    version_at = _LENGTH.size + length
-    detail_at = version_at + _VERSION.size
-    if len(rest) < detail_at:
+    user_key, found, tail = rest.partition(_END)
+    if not found or len(tail) < _VERSION.size:
         raise FormatError(f"element key {raw!r} ends before its version")
-    (version,) = _VERSION.unpack_from(rest, version_at)
-    return InternalKey(slot, kind, rest[_LENGTH.size : version_at], version, rest[detail_at:])
+    if user_key.count(b"\x00") != user_key.count(b"\x00\xff"):
+        raise FormatError(f"element key {raw!r} has an unescaped zero byte")
+    (version,) = _VERSION.unpack_from(tail)
+    return InternalKey(slot, kind, user_key.replace(b"\x00\xff", b"\x00"), version, tail[_VERSION.size :])
 
 
 def sortable_score(score: float) -> bytes:
