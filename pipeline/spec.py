@@ -78,6 +78,14 @@ class HashShape(_Part):
 
     columns: tuple[str, ...] | None = Field(default=None, min_length=1)
 
+    @field_validator("columns")
+    @classmethod
+    def _check_unique(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = sorted({name for name in columns or () if columns and columns.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands there twice: name each column once")
+        return columns
+
 
 class StringShape(_Part):
     """A string of one row: the text form of one column."""

@@ -30,7 +30,7 @@ SHARDS_MAX = 16_384  # one per slot: more would not spread further
 SEPARATOR = b"\x1f"  # ASCII's unit separator, so that ("a", "bc") and ("ab", "c") differ
 
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_SHARD = re.compile(r"shard\(\s*(\d+)\s*\)")
+_SHARD = re.compile(r"shard\(\s*([0-9]{1,9})\s*\)")
 _COLUMN = re.compile(r"[^{}()]+")
 
 

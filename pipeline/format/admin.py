@@ -84,6 +84,9 @@ def decode_refusal(text: str) -> RedkvError:
     """The inverse of `encode_refusal`; any other error text becomes a NodeError with that text."""
     word, _, rest = text.partition(" ")
     _, _, record = rest.partition(" ")
-    if word != COMMAND or not record:
-        return NodeError(f"the shard refused: {text}")
-    return RedkvError.from_json(json.loads(record))
+    try:
+        if word == COMMAND:
+            return RedkvError.from_json(json.loads(record))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        pass  # no refusal of ours, though it starts like one
+    return NodeError(f"the shard refused: {text}")

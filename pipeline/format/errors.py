@@ -41,7 +41,8 @@ Rules:
     │   ├── IngestProcessError       retryable
     │   ├── StaleEpochError
     │   ├── LiveKeysError            clients' own keys under a dataset's prefix
-    │   └── UnknownVersionError
+    │   ├── UnknownVersionError
+    │   └── VersionActiveError       it can't go while clients read it
     └── LoadError                    one load as a whole
         ├── BuildFailedError
         ├── LoadFailedError
@@ -76,7 +77,7 @@ class RedkvError(Exception):
     acts: ClassVar[str] = "the operator"
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, **fields: Any) -> None:
+    def __init__(self, message: str, /, **fields: Any) -> None:
         super().__init__(message)
         self.message = message
         self.fields = fields
@@ -277,6 +278,12 @@ class LiveKeysError(NodeError):
 
 class UnknownVersionError(NodeError):
     """A version that this shard does not hold."""
+
+
+class VersionActiveError(NodeError):
+    """A version, or its dataset, that can't go while clients read it."""
+
+    acts = "the operator: activate another version first"
 
 
 class LoadError(RedkvError):

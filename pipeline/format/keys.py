@@ -30,6 +30,7 @@ from pipeline.format.errors import FormatError
 from pipeline.format.slots import SLOT_COUNT, key_slot
 
 USER_KEY_BYTES_MAX = 65_536  # far above any real key; keeps an internal key well inside one RocksDB block
+SCORE_BYTES = 8  # of a sortable score
 LOCAL_SLOT = 0xFFFF  # above every slot, so a shard's own notes sort last and no slot range holds them
 
 _HEAD = struct.Struct(">HB")
@@ -131,6 +132,8 @@ def _parse_element(raw: bytes, slot: int, kind: Kind, rest: bytes) -> InternalKe
         raise FormatError(f"element key {raw!r} ends before its version")
     if user_key.count(b"\x00") != user_key.count(b"\x00\xff"):
         raise FormatError(f"element key {raw!r} has an unescaped zero byte")
+    if kind is Kind.ZSET_RANK and len(tail) < _VERSION.size + SCORE_BYTES:
+        raise FormatError(f"element key {raw!r} ends before its score")
     (version,) = _VERSION.unpack_from(tail)
     return InternalKey(slot, kind, user_key.replace(b"\x00\xff", b"\x00"), version, tail[_VERSION.size :])
 

@@ -11,11 +11,15 @@ from pydantic_core import from_json
 from pipeline.format.errors import FormatError, FormatVersionError
 
 DATASET_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-VERSION_ID = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}(\d{2}(\d{2})?)?)?(\.[1-9]\d{0,5})?")
+VERSION_ID = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}(\d{2}(\d{2})?)?)?(\.[1-9]\d{0,5})?", re.ASCII)
 
 
 def _bytes_from_hex(raw: Any) -> bytes:
-    return raw if isinstance(raw, bytes) else bytes.fromhex(raw)
+    if isinstance(raw, bytes):
+        return raw
+    if not isinstance(raw, str):
+        raise ValueError(f"{raw!r} is no string of hex digits")  # noqa: TRY004 -- what pydantic turns into a ValidationError
+    return bytes.fromhex(raw)
 
 
 HexBytes = Annotated[bytes, PlainValidator(_bytes_from_hex), PlainSerializer(bytes.hex, return_type=str)]

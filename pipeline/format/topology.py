@@ -41,6 +41,8 @@ class Topology(VersionedRecord):
 
     @model_validator(mode="after")
     def _check(self) -> Topology:
+        if len({node.name for node in self.nodes}) != len(self.nodes):
+            raise ValueError("two nodes have the same name")
         owner: dict[int, str] = {}
         names: set[str] = set()
         for shard in self.shards:

@@ -65,7 +65,7 @@ SCORE_BYTES = 8
 _EXPIRY = struct.Struct("<Q")
 _COUNT = struct.Struct("<I")
 _BIG = struct.Struct("<QQ")
-_READABLE_FLAGS = Flag.EXPIRES | Flag.BIG
+_UNREADABLE_FLAGS = 0xFF & ~int(Flag.EXPIRES | Flag.BIG)  # by int: an IntFlag's own complement drops the bits that it does not name
 _TYPES = frozenset(ValueType)
 
 
@@ -184,7 +184,7 @@ def decode_value(raw: bytes) -> MetaValue:
     """
     if len(raw) < HEAD_BYTES or raw[0] not in _TYPES:
         raise FormatError(f"meta value {raw[:16]!r}... has no known type")
-    if raw[1] & ~_READABLE_FLAGS:
+    if raw[1] & _UNREADABLE_FLAGS:
         raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this software can't read")
     if len(raw) < body_start(raw):
         raise FormatError(f"meta value {raw!r} ends before its expiry")
@@ -225,6 +225,8 @@ def _unpack_zset(body: bytes) -> tuple[tuple[bytes, float], ...]:
         if end != len(chunk):
             raise ValueError(f"member {member!r} has {len(chunk) - end} bytes too many")
         members.append((member, score))
+    if any(score != score for score in scores) or any(rank(one) >= rank(other) for one, other in pairwise(members)):
+        raise ValueError("members are not in rank order")
     return tuple(members)
 
 
@@ -240,9 +242,10 @@ def _unbulk(raw: bytes, at: int) -> tuple[bytes, int]:
     end = raw.find(b"\r\n", at)
     if raw[at : at + 1] != b"$" or end < 0:
         raise ValueError(f"no bulk string at byte {at}")
-    length = int(raw[at + 1 : end])
+    digits = raw[at + 1 : end]
+    length = int(digits)
     stop = end + 2 + length
-    if length < 0 or raw[stop : stop + 2] != b"\r\n":
+    if digits != b"%d" % length or length < 0 or raw[stop : stop + 2] != b"\r\n":
         raise ValueError(f"bulk string at byte {at} has a wrong length")
     return raw[end + 2 : stop], stop + 2
 
