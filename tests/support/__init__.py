@@ -1,0 +1,1 @@
+"""What several tests share. Nothing here asserts; what starts something also stops it."""
