@@ -1,0 +1,1 @@
+"""Who owns which slot, and what a client is told when it asked the wrong shard."""

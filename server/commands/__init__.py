@@ -1,0 +1,1 @@
+"""The commands: what each declares is in registry.py, which exist is in table.py, one module per family."""

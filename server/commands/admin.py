@@ -1,0 +1,114 @@
+"""REDKV: how the sidecar of this node tells a shard what to serve (pipeline/format/admin.py). On the Unix socket only."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+
+from pipeline.format.admin import ShardStatus
+from pipeline.format.errors import UsageError
+from server.commands.registry import Family
+from server.resp.replies import OK, bulk, integer
+from server.session import Session
+
+FAMILY = Family("admin", "")
+
+FAMILY.container("redkv", admin_only=True)
+
+_log = structlog.get_logger("server.admin")
+
+
+@FAMILY.command("redkv|status", 2, "admin", admin_only=True)
+def status(session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """What this shard serves, as JSON."""
+    services = session.services
+    return bulk(
+        ShardStatus(
+            shard=services.settings.name,
+            pid=os.getpid(),
+            topology_epoch=services.cluster.epoch,
+            datasets=services.versions.status(),
+            live_keys=services.engine.live.keys_estimate(),
+        ).to_json()
+    )
+
+
+@FAMILY.command("redkv|register", 4, "admin", admin_only=True)
+async def register(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Let a dataset own a prefix."""
+    dataset, prefix = _texts(words[2:])
+    async with session.services.admin_lock:
+        await session.services.versions.register(dataset, prefix)
+    _log.info("registered", dataset=dataset, prefix=prefix)
+    return OK
+
+
+@FAMILY.command("redkv|unregister", 3, "admin", admin_only=True)
+async def unregister(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Forget a dataset."""
+    (dataset,) = _texts(words[2:])
+    async with session.services.admin_lock:
+        session.services.versions.unregister(dataset)
+    _log.info("unregistered", dataset=dataset)
+    return OK
+
+
+@FAMILY.command("redkv|open", 4, "admin", admin_only=True)
+async def open_(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Open a published version."""
+    dataset, version = _texts(words[2:])
+    async with session.services.admin_lock:
+        session.services.versions.open(dataset, version)
+    _log.info("opened", dataset=dataset, version=version)
+    return OK
+
+
+@FAMILY.command("redkv|activate", 4, "admin", admin_only=True)
+async def activate(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Let clients read a version."""
+    dataset, version = _texts(words[2:])
+    async with session.services.admin_lock:
+        session.services.versions.activate(dataset, version, session.services.cluster.owned_slots)
+    _log.info("activated", dataset=dataset, version=version)
+    return OK
+
+
+@FAMILY.command("redkv|close", 4, "admin", admin_only=True)
+async def close(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Close a version, so that its directory can be removed."""
+    dataset, version = _texts(words[2:])
+    async with session.services.admin_lock:
+        session.services.versions.close(dataset, version)
+    _log.info("closed", dataset=dataset, version=version)
+    return OK
+
+
+@FAMILY.command("redkv|pin", 4, "admin", admin_only=True)
+def pin(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Let this connection read an opened version."""
+    dataset, version = _texts(words[2:])
+    session.pin(dataset, version)
+    return OK
+
+
+@FAMILY.command("redkv|unpin", 2, "admin", admin_only=True)
+def unpin(session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """Let this connection read what everybody reads."""
+    session.unpin()
+    return OK
+
+
+@FAMILY.command("redkv|topology", 2, "admin", admin_only=True)
+def topology(session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """Read the topology file again; the epoch after that."""
+    epoch = session.services.cluster.reload()
+    _log.info("topology followed", epoch=epoch)
+    return integer(epoch)
+
+
+def _texts(words: list[bytes]) -> list[str]:
+    try:
+        return [word.decode() for word in words]
+    except UnicodeDecodeError as broken:
+        raise UsageError(f"names and prefixes are UTF-8: {broken}") from broken

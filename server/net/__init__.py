@@ -1,0 +1,1 @@
+"""Listeners and connections: the only part that knows sockets."""

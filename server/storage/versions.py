@@ -1,0 +1,264 @@
+"""Version directories: registered, opened, made active, pinned, closed. What the admin commands do.
+
+Rules:
+- A pointer (dataset, prefix, active version) is durable before readers see its effect; at start everything is as it was.
+- A directory that is missing or broken at start stops that dataset, not the shard.
+- A version is closed one turn of the event loop after nobody is meant to read it, and not before its last pin is gone: commands run to
+  completion within a turn, so none is cut off.
+- All but pin change nothing when repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from pipeline.format.admin import DatasetStatus, VersionIdentity
+from pipeline.format.errors import (
+    CountMismatchError,
+    FormatError,
+    LiveKeysError,
+    RedkvError,
+    UnknownVersionError,
+    UsageError,
+    VersionActiveError,
+)
+from pipeline.format.layout import IDENTITY_FILE, ShardPaths
+from pipeline.format.records import DATASET_NAME, VERSION_ID
+from pipeline.format.slots import slot_set
+from server.storage.datasets import Dataset, DatasetIndex, OpenVersion, nothing
+from server.storage.engine import Clock
+from server.storage.livekeys import live_keys_under
+from server.storage.pointers import DatasetPointer, load_pointers, remove_pointer, save_pointer
+from server.storage.rocks import BlockCache, Database
+
+Defer = Callable[[Callable[[], None]], object]
+"""Runs a function on the next turn of the event loop."""
+
+LIVE_KEYS_SHOWN_MAX = 10  # enough to recognise whose they are
+
+
+class Versions:
+    """The datasets of one shard and their version directories."""
+
+    def __init__(self, live: Database, index: DatasetIndex, paths: ShardPaths, cache: BlockCache, clock: Clock, defer: Defer) -> None:
+        self._live = live
+        self._index = index
+        self._paths = paths
+        self._cache = cache
+        self._clock = clock
+        self._defer = defer
+        self._log = structlog.get_logger("server.versions")
+
+    def restore(self) -> None:
+        """At start: register what was registered, and serve what was active."""
+        for pointer in load_pointers(self._live):
+            dataset = Dataset(pointer, nothing)
+            self._index.add(dataset)
+            if pointer.active is None:
+                continue
+            try:
+                opened = self._open(dataset, pointer.active)
+                if opened.identity.build_id != pointer.build_id:
+                    raise UnknownVersionError(f"holds build {opened.identity.build_id}, build {pointer.build_id} was activated")
+                dataset.serve(opened)
+            except RedkvError as failed:
+                self._log.error("active version can't be opened", dataset=pointer.dataset, version=pointer.active, error=failed.message)
+                dataset.refuse(f"could not be opened ({failed.message})")
+
+    async def register(self, name: str, prefix: str) -> None:
+        """Make a dataset own its prefix. Writes below it are refused at once; live keys are looked for beside the readers, who keep
+        seeing them meanwhile.
+
+        Raises:
+            UsageError: a bad name, or an empty prefix, or a known dataset with another prefix.
+            PrefixOverlapError: another dataset's prefix overlaps.
+            LiveKeysError: clients' own keys stand under the prefix; nothing is registered.
+        """
+        if self._is_registered(name, prefix):
+            return
+        dataset = Dataset(DatasetPointer(dataset=name, prefix=prefix), self._live.get)
+        self._index.add(dataset)
+        try:
+            await self._refuse_live_keys(dataset)
+            save_pointer(self._live, dataset.pointer)
+        except BaseException:
+            self._index.remove(name)
+            raise
+        dataset.get = nothing
+
+    def _is_registered(self, name: str, prefix: str) -> bool:
+        if not DATASET_NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no dataset name; use {DATASET_NAME.pattern}", dataset=name)
+        if not prefix:
+            raise UsageError(f"dataset {name} needs a prefix that is not empty", dataset=name)
+        known = self._index.by_name.get(name)
+        if known is not None and known.pointer.prefix != prefix:
+            raise UsageError(
+                f"dataset {name} is registered with prefix {known.pointer.prefix!r}, not {prefix!r}; unregister it first", dataset=name
+            )
+        return known is not None
+
+    async def _refuse_live_keys(self, dataset: Dataset) -> None:
+        shown: list[str] = []
+        for key in live_keys_under(self._live, dataset.prefix, self._clock()):
+            if key is None:
+                await asyncio.sleep(0)  # one turn of the loop for the readers
+                continue
+            shown.append(key.decode(errors="backslashreplace"))
+            if len(shown) == LIVE_KEYS_SHOWN_MAX:
+                break
+        if shown:
+            name, prefix = dataset.pointer.dataset, dataset.pointer.prefix
+            raise LiveKeysError(
+                f"live keys stand under prefix {prefix!r}, which dataset {name} wants to own, for instance {', '.join(shown)}; "
+                "remove or rename them, or choose another prefix",
+                dataset=name,
+                prefix=prefix,
+                keys=shown,
+            )
+
+    def unregister(self, name: str) -> None:
+        """Forget a dataset: close its versions, free its prefix.
+
+        Raises:
+            VersionActiveError: a version is active.
+        """
+        dataset = self._index.by_name.get(name)
+        if dataset is None:
+            return
+        if dataset.pointer.active is not None:
+            raise VersionActiveError(
+                f"dataset {name} can't be unregistered while its version {dataset.pointer.active} is active", dataset=name
+            )
+        remove_pointer(self._live, name)
+        self._index.remove(name)
+        for opened in dataset.opened.values():
+            self._retire(opened)
+
+    def open(self, name: str, version: str) -> None:
+        """Open a published directory, without making it active.
+
+        Raises:
+            UnknownVersionError: the dataset is not registered, or the directory is not there.
+            FormatError: the directory does not say that it is this version.
+        """
+        self._open(self._dataset(name), version)
+
+    def activate(self, name: str, version: str, owned: frozenset[int]) -> None:
+        """Let clients read a version: one durable write, then the swap. The version before is closed when its readers are done.
+
+        Raises:
+            UnknownVersionError: as for `open`.
+            CountMismatchError: the directory was made without some of the slots that this shard owns.
+        """
+        dataset = self._dataset(name)
+        opened = self._open(dataset, version)
+        missing = len(owned - slot_set(opened.identity.slots))
+        if missing:
+            raise CountMismatchError(
+                f"version {version} of {name} lacks {missing} of the {len(owned)} slots that this shard owns; make it again",
+                dataset=name,
+                version=version,
+            )
+        before = dataset.active
+        if before is opened:
+            return
+        pointer = dataset.pointer.model_copy(update={"active": version, "build_id": opened.identity.build_id})
+        save_pointer(self._live, pointer)
+        dataset.pointer = pointer
+        dataset.serve(opened)
+        if before is not None:
+            del dataset.opened[before.identity.version]
+            self._retire(before)
+
+    def close(self, name: str, version: str) -> None:
+        """Close a directory, so that it can be removed; pinned readers keep their open files.
+
+        Raises:
+            VersionActiveError: clients read it.
+        """
+        dataset = self._index.by_name.get(name)
+        if dataset is None:
+            return
+        if dataset.pointer.active == version:
+            raise VersionActiveError(f"version {version} of {name} is active; activate another one first", dataset=name, version=version)
+        opened = dataset.opened.pop(version, None)
+        if opened is not None:
+            self._retire(opened)
+
+    def pin(self, name: str, version: str) -> OpenVersion:
+        """An opened version that stays open until `unpin`.
+
+        Raises:
+            UnknownVersionError: it is not opened.
+        """
+        opened = self._dataset(name).opened.get(version)
+        if opened is None:
+            raise UnknownVersionError(f"version {version} of {name} is not opened; open it first", dataset=name, version=version)
+        opened.pins += 1
+        return opened
+
+    def unpin(self, opened: OpenVersion) -> None:
+        """Give a pin back."""
+        opened.pins -= 1
+        if opened.retired and not opened.pins:
+            self._defer(opened.database.close)
+
+    def status(self) -> dict[str, DatasetStatus]:
+        """All datasets."""
+        return {
+            name: DatasetStatus(
+                prefix=one.pointer.prefix,
+                active=one.pointer.active,
+                active_build_id=one.pointer.build_id,
+                opened=tuple(sorted(one.opened)),
+            )
+            for name, one in self._index.by_name.items()
+        }
+
+    def close_all(self) -> None:
+        """At the end: close every directory now."""
+        for dataset in self._index.ordered:
+            for opened in dataset.opened.values():
+                opened.database.close()
+
+    def _dataset(self, name: str) -> Dataset:
+        dataset = self._index.by_name.get(name)
+        if dataset is None:
+            raise UnknownVersionError(f"dataset {name} is not registered on this shard; register it first", dataset=name)
+        return dataset
+
+    def _open(self, dataset: Dataset, version: str) -> OpenVersion:
+        opened = dataset.opened.get(version)
+        if opened is None:
+            path = self._paths.version(dataset.pointer.dataset, version)
+            identity = _identity(path, dataset.pointer.dataset, version)
+            opened = OpenVersion(identity, Database.open_version(path, self._cache))
+            dataset.opened[version] = opened
+        return opened
+
+    def _retire(self, opened: OpenVersion) -> None:
+        opened.retired = True
+        if not opened.pins:
+            self._defer(opened.database.close)
+
+
+def _identity(path: Path, name: str, version: str) -> VersionIdentity:
+    if not VERSION_ID.fullmatch(version):
+        raise UsageError(f"{version!r} is no version id", dataset=name, version=version)
+    try:
+        raw = (path / IDENTITY_FILE).read_bytes()
+    except OSError as missing:
+        raise UnknownVersionError(
+            f"version {version} of {name} is not published on this shard: {path / IDENTITY_FILE} can't be read ({missing.strerror})",
+            dataset=name,
+            version=version,
+        ) from missing
+    identity = VersionIdentity.from_json(raw, str(path / IDENTITY_FILE))
+    if (identity.dataset, identity.version) != (name, version):
+        raise FormatError(f"{path} holds version {identity.version} of {identity.dataset}, not version {version} of {name}", path=str(path))
+    return identity
