@@ -94,4 +94,5 @@ def test_what_is_no_dataset_name(bad: str) -> None:
 
 def test_version_ids_sort_by_time_then_by_rebuild() -> None:
     ordered = ["2026-11-21", "2026-11-22", "2026-11-22.2", "2026-11-22.10", "2026-11-22T06", "2026-11-22T06.2", "2026-11-23"]
-    assert sorted(ordered[::-1], key=version_order) == ordered
+    ordered.reverse()
+    assert sorted(ordered, key=version_order) == ordered[::-1]
