@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from server.commands.registry import NO_KEYS, Command, Family, Keys
 from server.resp import texts
-from server.resp.replies import ReplyError, Simple, encode, integer
+from server.resp.replies import ReplyError, ReplySet, Simple, encode, integer
 from server.session import Session
 
 _FLAGS = "loading stale"
@@ -78,24 +78,29 @@ def _describe(command: Command) -> list[Any]:
     return [
         command.name,
         command.arity,
-        [Simple(flag) for flag in command.flags],
+        _names(command.flags),
         command.keys.first,
         command.keys.last,
         command.keys.step,
-        [Simple(category) for category in command.categories],
-        list(command.tips),
-        [_key_specification(command.keys)] if command.keys.first else [],
-        [_describe(one) for one in command.subcommands.values()],
+        _names(command.categories),
+        ReplySet(command.tips),
+        ReplySet([_key_specification(command.keys)] if command.keys.first else []),
+        ReplySet(_describe(one) for one in command.subcommands.values()),
     ]
 
 
 def _key_specification(keys: Keys) -> dict[str, Any]:
     last = keys.last if keys.last < 0 else keys.last - keys.first
-    return {
-        "flags": [Simple(flag) for flag in keys.access.split()],
+    notes = {"notes": keys.notes} if keys.notes else {}
+    return notes | {
+        "flags": _names(keys.access.split()),
         "begin_search": {"type": "index", "spec": {"index": keys.first}},
         "find_keys": {"type": "range", "spec": {"lastkey": last, "keystep": keys.step, "limit": 0}},
     }
+
+
+def _names(words: Iterable[str]) -> ReplySet:
+    return ReplySet(Simple(word) for word in words)
 
 
 def _document(command: Command) -> dict[str, Any]:

@@ -27,12 +27,13 @@ _CATEGORIES = ("keyspace", "read", "write", "sortedset", "hash", "string", "admi
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where keys stand among the words; `access` are the flags of COMMAND's key specification."""
+    """Where keys stand among the words; `access` and `notes` are those of COMMAND's key specification."""
 
     first: int = 0
     last: int = 0
     step: int = 0
     access: str = ""
+    notes: str = ""
 
     def of(self, words: list[bytes]) -> list[bytes]:
         """The keys of one command."""

@@ -50,7 +50,9 @@ class _SetOptions:
     amount: bytes = b""
 
 
-@FAMILY.command("set", -3, "write denyoom", Keys(1, 1, 1, "RW access update variable_flags"))
+@FAMILY.command(
+    "set", -3, "write denyoom", Keys(1, 1, 1, "RW access update variable_flags", "RW and ACCESS due to the optional `GET` argument")
+)
 def set_(session: Session, words: list[bytes], slot: int) -> bytes:
     """Set a key to a string, whatever it held."""
     if len(words) == 3:

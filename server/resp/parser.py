@@ -32,7 +32,10 @@ _LENGTHS = [b"$%d" % length for length in range(FAST_BULK_BYTES_MAX + 1)]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may send. Defaults are Redis' (proto-max-bulk-len, PROTO_INLINE_MAX_SIZE, client-query-buffer-limit)."""
+    """What one client may send. Defaults are Redis' (proto-max-bulk-len, PROTO_INLINE_MAX_SIZE, client-query-buffer-limit).
+
+    The fast path does not look at them: they make sense only above its own, smaller limits.
+    """
 
     words_max: int = 1_048_576
     bulk_bytes_max: int = 512 << 20

@@ -102,7 +102,7 @@ def double(number: float, resp: int) -> bytes:
     return bulk(text) if resp == 2 else b",%b\r\n" % text
 
 
-def encode(value: Any, resp: int) -> bytes:
+def encode(value: Any, resp: int) -> bytes:  # noqa: C901 -- one case per kind of reply
     """Any reply: None, bool (as an integer), int, float, bytes, str, Simple, Verbatim, sequences and mappings of these.
 
     Raises:
