@@ -118,7 +118,7 @@ def _print(name: str, results: Sequence[Result]) -> None:
     table.add_column("unit")
     for one in results:
         figures = [f"{figure:,.6g}" if figure < 1000 else f"{figure:,.0f}" for figure in (one.median, min(one.values), max(one.values))]
-        bound = "" if one.floor is None else f"{'<=' if one.less_is_better else '>='} {one.floor:,g}"
+        bound = "" if one.floor is None else f"{'<=' if one.less_is_better else '>='} {one.floor:,.12g}"
         table.add_row(one.metric, *figures, f"{bound} missed" if one.missed else bound, one.unit, style="red" if one.missed else None)
     console = Console(width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
     console.print(table)
