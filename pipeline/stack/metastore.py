@@ -112,7 +112,7 @@ def _server(jvm: Any, port: int) -> Any:
     hive, thrift = jvm.org.apache.hadoop.hive, jvm.org.apache.thrift
     conf = hive.conf.HiveConf()
     handler = hive.metastore.HiveMetaStore.newRetryingHMSHandler(
-        hive.metastore.HiveMetaStore.HMSHandler("metastore", conf, False),  # noqa: FBT003 -- Java has no keywords: the handler initialises later
+        hive.metastore.HiveMetaStore.HMSHandler("metastore", conf, False),
         conf,
     )
     protocol = thrift.protocol.TBinaryProtocol.Factory()

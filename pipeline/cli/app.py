@@ -1,0 +1,59 @@
+"""The root of the command line: which commands there are, and how failures leave it.
+
+Exit codes: 0 done; 1 failed; 2 the spec, the settings or the arguments must be mended; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.cli import cluster, keys, loading, stack, status
+from pipeline.format.errors import RedkvError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="redkv",
+    help="Bring Hive tables to Redis clients: built as RocksDB files, ingested beside the serving process, swapped in at once.",
+    epilog="Exit codes: 0 done, 1 failed, 2 mend the spec, the settings or the arguments, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file; by default $REDKV_CONFIG, ./redkv.toml, ./.redkv/redkv.toml.", show_default=False)
+    ] = None,
+) -> None:
+    """Keep what all commands share."""
+    context.obj = config
+
+
+app.command()(loading.load)
+app.command()(status.status)
+app.command()(keys.key)
+app.command()(stack.up)
+app.command()(stack.down)
+app.add_typer(cluster.app, name="cluster")
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except RedkvError as failure:
+        Console(stderr=True).print(f"[bold red]error[/]: {type(failure).__name__}:", end=" ")
+        sys.stderr.write(f"{failure.message}\n")
+        sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: nodes go on with what they were told; the same command goes on from there\n")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,74 @@
+"""What a load tells while it runs: steps, nodes, sentences. Pure records; who shows them is somebody else's business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from pipeline.format.errors import RedkvError
+from pipeline.load.states import State
+from pipeline.load.status import VersionStatus
+
+
+class Step(StrEnum):
+    """The steps of a load, in order."""
+
+    PLAN = "plan"
+    BUILD = "build"
+    STAGE = "stage"
+    INGEST = "ingest"
+    VERIFY = "verify"
+    ACTIVATE = "activate"
+    RETIRE = "retire"
+
+
+NodeView = VersionStatus | RedkvError | None
+"""One node during a load: its status of the version, why it can't be asked, or None if it has not heard of the version yet."""
+
+
+class Listener(Protocol):
+    """Who is told."""
+
+    def step(self, step: Step, message: str) -> None:
+        """A step begins."""
+
+    def nodes(self, step: Step, nodes: Mapping[str, NodeView]) -> None:
+        """All nodes, at every look."""
+
+    def note(self, message: str) -> None:
+        """A sentence worth keeping."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load came to.
+
+    `changed` is False if there was nothing to do. `seconds` by step, `swap_window_s` from the activation's write to the last node's report.
+    """
+
+    dataset: str
+    version: str
+    build_id: str
+    changed: bool
+    source_rows: int
+    skipped: int
+    keys: int
+    bytes: int
+    samples_checked: int = 0
+    swap_window_s: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+RANK = {
+    State.ABSENT: 0,
+    State.FAILED: 0,
+    State.STAGING: 1,
+    State.STAGED: 2,
+    State.INGESTING: 3,
+    State.READY: 4,
+    State.RETIRED: 4,
+    State.ACTIVE: 5,
+}
+"""How far a state is on the way to ACTIVE."""
