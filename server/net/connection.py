@@ -120,8 +120,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._output_full = False
-        if self._commands:
-            self._run()
+        self._run()  # even with no command left: reading stopped when the output was full
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- why it is gone changes nothing
         """The client is gone; a command that is under way runs to its end."""
@@ -152,7 +151,9 @@ class Connection(asyncio.Protocol):
             if run.replies:
                 self._transport.write(run.replies[0] if len(run.replies) == 1 else b"".join(run.replies))
             if run.waiting is not None:
-                self._under_way = asyncio.get_running_loop().create_task(self._finish(session, run.waiting))
+                self._under_way = asyncio.get_running_loop().create_task(
+                    self._finish(session, self._commands[self._place - 1], run.waiting)
+                )
                 self._read(wanted=False)
                 return
             if self._place < len(self._commands) and not session.closing:
@@ -173,8 +174,7 @@ class Connection(asyncio.Protocol):
             return
         self._read(wanted=not self._output_full)
 
-    async def _finish(self, session: Session, waiting: Awaitable[bytes]) -> None:
-        words = self._commands[self._place - 1]
+    async def _finish(self, session: Session, words: Command, waiting: Awaitable[bytes]) -> None:
         try:
             reply = await waiting
         except Exception as failed:  # noqa: BLE001 -- as in Executor.run
