@@ -18,11 +18,13 @@ import structlog
 from pipeline.format.admin import encode_refusal
 from pipeline.format.errors import RedkvError
 from pipeline.format.slots import key_slot
+from server.cluster.topology import ClusterView
 from server.commands.registry import NO_SLOT, Command
 from server.resp import texts
 from server.resp.parser import Command as Words
 from server.resp.replies import ReplyError, error
 from server.session import Session
+from server.storage.datasets import DatasetIndex
 
 COMMANDS_PER_RUN_MAX = 512  # about 5 ms of quick commands between two turns of the loop
 REPLY_BYTES_PER_RUN_MAX = 256 << 10  # handed to the transport at once; beyond it, the peer's pace decides
@@ -40,8 +42,11 @@ class Run:
 class Executor:
     """The dispatcher of one shard, for all its connections."""
 
-    def __init__(self, table: dict[bytes, Command]) -> None:
+    def __init__(self, table: dict[bytes, Command], cluster: ClusterView, index: DatasetIndex) -> None:
         self._table = table
+        self._cluster = cluster
+        self._owned = cluster.owned  # the same bytes for ever: the view changes them in place
+        self._index = index
         self._quick = table | {name.upper(): command for name, command in table.items()}  # the spellings that clients send
         self._log = structlog.get_logger("server.executor")
 
@@ -87,14 +92,14 @@ class Executor:
             raise ReplyError(texts.wrong_arity(command.name))
         session.last_command = command.name
         slot = NO_SLOT
-        if command.keys.first:
-            slot = key_slot(words[command.keys.first])
+        if command.first_key:
+            slot = key_slot(words[command.first_key])
             if not command.single_key:
                 self._check_slots(session, command, words, slot)
-            if session.redirected and not session.services.cluster.owned[slot]:
-                return session.services.cluster.redirection(slot)
-            if command.writes and session.engine.index.prefixes:
-                _check_writable(session, command, words)
+            if not self._owned[slot] and session.redirected:
+                return self._cluster.redirection(slot)
+            if command.writes and self._index.prefixes:
+                self._check_writable(command, words)
         if command.run is None:
             raise ReplyError(texts.wrong_arity(command.name))
         return command.run(session, words, slot)
@@ -111,14 +116,13 @@ class Executor:
         return command
 
     def _check_slots(self, session: Session, command: Command, words: Words, slot: int) -> None:
-        if session.redirected and session.services.cluster.owners[slot] is None:
+        if session.redirected and self._cluster.owners[slot] is None:
             raise ReplyError(texts.SLOT_UNSERVED)
         if any(key_slot(key) != slot for key in command.keys.of(words)):
             raise ReplyError(texts.CROSS_SLOT)
 
-
-def _check_writable(session: Session, command: Command, words: Words) -> None:
-    for key in command.keys.of(words):
-        owner = session.engine.index.owner(key)
-        if owner is not None:
-            raise ReplyError(texts.read_only(owner.pointer.dataset, owner.pointer.prefix))
+    def _check_writable(self, command: Command, words: Words) -> None:
+        for key in command.keys.of(words):
+            owner = self._index.owner(key)
+            if owner is not None:
+                raise ReplyError(texts.read_only(owner.pointer.dataset, owner.pointer.prefix))

@@ -56,7 +56,7 @@ async def serve(settings: ShardSettings) -> None:
         versions.restore()
         cluster = _cluster(settings, paths, log)
         services = Services(settings, uuid4().hex, now_ms(), Engine(live, index, now_ms), versions, cluster)
-        listener = Listener(services, Executor(command_table()))
+        listener = Listener(services, Executor(command_table(), cluster, index))
         await listener.open()
         log.info("listening", host=settings.host, port=settings.port, epoch=cluster.epoch, datasets=sorted(index.by_name))
         await stop.wait()

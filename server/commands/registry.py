@@ -50,7 +50,7 @@ LOOKS_AT_KEY = Keys(1, 1, 1, "RO")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command or subcommand. `least` and `most` are its arity as bounds."""
+    """One command or subcommand. `least` and `most` are its arity, `first_key` and `single_key` where its keys stand."""
 
     name: str
     run: Handler | None
@@ -65,6 +65,7 @@ class Command:
     least: int
     most: int
     writes: bool
+    first_key: int
     single_key: bool
     subcommands: dict[bytes, Command] = field(default_factory=dict)
 
@@ -130,6 +131,7 @@ class Family:
                 least=abs(arity),
                 most=arity if arity > 0 else WORDS_MAX,
                 writes="write" in words,
+                first_key=keys.first,
                 single_key=keys.first == keys.last == 1,
             )
         )

@@ -25,7 +25,7 @@ Clock = Callable[[], int]
 
 META_HEADS = tuple(meta_key(b"", slot) for slot in range(SLOT_COUNT))  # so that a key is made by one concatenation
 
-_UNREADABLE = 0xFF & ~Flag.EXPIRES  # packed values only: neither compressed strings nor big collections are written yet
+_UNREADABLE = 0xFF & ~int(Flag.EXPIRES)  # unknown bits too; and neither compressed strings nor big collections are written yet
 
 
 class Engine:

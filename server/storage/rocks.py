@@ -67,10 +67,9 @@ class Database:
     def get(self, key: bytes) -> bytes | None:
         """One value."""
         try:
-            value: bytes | None = self._get(key)
+            return self._get(key)  # type: ignore[no-any-return]  # bytes or None in raw mode
         except Exception as failed:
             raise self._failed("read", failed) from failed
-        return value
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         """The values of some keys, in their order, by one MultiGet."""

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.format.errors import FormatError, NodeError, PrefixOverlapError
+from pipeline.format.keys import meta_key
+from pipeline.format.slots import key_slot
+from pipeline.format.values import Flag, ValueType, encode_big, encode_string, head
+from server.resp.replies import ReplyError
+from server.storage.datasets import Dataset, DatasetIndex, nothing
+from server.storage.engine import Engine
+from server.storage.livekeys import live_keys_under
+from server.storage.pointers import DatasetPointer
+from server.storage.rocks import Database, new_cache
+
+NOW_MS = 1_000_000
+CACHE = new_cache(1 << 20)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Database]:
+    database = Database.open_live(tmp_path / "live", CACHE, 1 << 20)
+    yield database
+    database.close()
+
+
+def dataset(name: str, prefix: str) -> Dataset:
+    return Dataset(DatasetPointer(dataset=name, prefix=prefix, active="2026-11-22"), nothing)
+
+
+@given(prefixes=st.sets(st.text("ab{}", min_size=1, max_size=4)), keys=st.lists(st.text("ab{}x", max_size=6)))
+def test_the_owner_of_a_key_is_the_one_whose_prefix_it_has(prefixes: set[str], keys: list[str]) -> None:
+    index = DatasetIndex()
+    taken: list[str] = []
+    for prefix in sorted(prefixes):
+        overlaps = any(prefix.startswith(other) or other.startswith(prefix) for other in taken)
+        if overlaps:
+            with pytest.raises(PrefixOverlapError):
+                index.add(dataset(f"d-{prefix}", prefix))
+        else:
+            index.add(dataset(f"d-{prefix}", prefix))
+            taken.append(prefix)
+    for key in keys:
+        owner = index.owner(key.encode())
+        assert (owner and owner.pointer.prefix) == next((prefix for prefix in taken if key.startswith(prefix)), None)
+
+
+def test_expiry_is_exact(live: Database) -> None:
+    now = [NOW_MS]
+    engine = Engine(live, DatasetIndex(), lambda: now[0])
+    slot = key_slot(b"a")
+    engine.write(b"a", slot, encode_string(b"x", NOW_MS + 1))
+    assert engine.read(b"a", slot) is not None
+    now[0] = NOW_MS + 1
+    assert engine.read(b"a", slot) is None
+    assert engine.read_many([b"a", b"a"], slot) == [None, None]
+    assert not engine.delete(b"a", slot)
+
+
+def test_flags_of_newer_software_are_refused(live: Database) -> None:
+    engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
+    slot = key_slot(b"a")
+    for raw in (head(ValueType.STRING, flags=Flag.LZ4), head(ValueType.STRING, flags=0x80), encode_big(ValueType.HASH, 1, 2)):
+        engine.write(b"a", slot, raw)
+        with pytest.raises(FormatError, match="flags"):
+            engine.read(b"a", slot)
+
+
+def test_a_dataset_that_can_not_be_read_says_which_and_why(live: Database) -> None:
+    index = DatasetIndex()
+    broken = dataset("plane", "plane_")
+    index.add(broken)
+    broken.refuse("could not be opened (gone)")
+    engine = Engine(live, index, lambda: NOW_MS)
+    with pytest.raises(ReplyError, match=r"^LOADING dataset 'plane' .* 2026-11-22 could not be opened \(gone\)"):
+        engine.read(b"plane_1", key_slot(b"plane_1"))
+
+
+def test_keys_longer_than_the_limit_are_not_written(live: Database) -> None:
+    engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
+    with pytest.raises(ReplyError, match="longer"):
+        engine.write(b"k" * 65_537, 0, encode_string(b"x"))
+
+
+def test_live_keys_are_found_in_whatever_slot_they_are(live: Database) -> None:
+    wanted = {b"p:%d" % number for number in range(300)}
+    for key in wanted | {b"q%d" % number for number in range(300)} | {b"p", b"o:1"}:
+        live.put(meta_key(key), encode_string(b"x"))
+    live.put(meta_key(b"p:expired"), encode_string(b"x", NOW_MS))
+    live.put(meta_key(b"{p}:1"), encode_string(b"x"))
+    assert {key for key in live_keys_under(live, b"p:", NOW_MS) if key is not None} == wanted
+    assert set(live_keys_under(live, b"{p}", NOW_MS)) == {b"{p}:1"}
+    assert set(live_keys_under(live, b"none", NOW_MS)) <= {None}
+
+
+def test_foreign_errors_name_the_directory(tmp_path: Path) -> None:
+    with pytest.raises(NodeError, match="absent"):
+        Database.open_version(tmp_path / "absent", CACHE)
