@@ -1,7 +1,7 @@
-"""Where a command finds its cluster: a TOML file, then the environment over it; loaded once and handed down.
+"""Settings: a TOML file, then the environment over it; loaded once and handed down.
 
-The file is `--config`, else $REDKV_CONFIG, else `redkv.toml` here, else `.redkv/redkv.toml` here (which `redkv up` writes). An
-environment variable is `REDKV_` and the field's name, e.g. REDKV_STORE.
+Commands find their cluster in `--config`, else $REDKV_CONFIG, else `redkv.toml` here, else `.redkv/redkv.toml` here (which `redkv up`
+writes). An environment variable is the prefix and the field's name, e.g. REDKV_STORE.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -20,23 +20,10 @@ CONFIG_VARIABLE = "REDKV_CONFIG"
 CONFIG_PLACES = (Path("redkv.toml"), Path(".redkv/redkv.toml"))
 
 
-class ClusterSettings(BaseSettings):
-    """One cluster as its users see it.
+class FileSettings(BaseSettings):
+    """Base of settings that come from a TOML file and the environment."""
 
-    Affects behaviour: `store` (s3://bucket/prefix), `cluster` (its name in the store), `metastore_uris` (thrift://host:port of the Hive
-    metastore), `spark_master`, `spark_conf` (more `--conf` of spark-submit), `environment` (variables set for this process and those
-    that it starts, where they are not set already: AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE, SPARK_LOCAL_IP).
-    Affects speed: nothing.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="REDKV_", frozen=True, extra="forbid")
-
-    store: str
-    cluster: str
-    metastore_uris: str
-    spark_master: str = "local[2]"
-    spark_conf: dict[str, str] = Field(default_factory=dict)
-    environment: dict[str, str] = Field(default_factory=dict)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def settings_customise_sources(
@@ -50,23 +37,56 @@ class ClusterSettings(BaseSettings):
         """The environment stands over the file, whose content comes as arguments."""
         return env_settings, init_settings
 
+    @classmethod
+    def from_file(cls, path: Path | None) -> Self:
+        """Read a file (None: the environment alone).
+
+        Raises:
+            UsageError: it can't be read, or something in it or in the environment is wrong or missing.
+        """
+        try:
+            content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+            return cls(**content)
+        except (OSError, tomllib.TOMLDecodeError) as unreadable:
+            raise UsageError(f"settings file {path} can't be read: {unreadable}", config=str(path)) from unreadable
+        except ValidationError as wrong:
+            lines = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}" for error in wrong.errors())
+            source = f"settings in {path}" if path else "no settings file found, and the environment lacks"
+            raise UsageError(f"{source}: {lines}", config=str(path)) from wrong
+
+
+class ClusterSettings(FileSettings):
+    """One cluster as its users see it.
+
+    Affects behaviour: `store` (s3://bucket/prefix), `cluster` (its name in the store), `metastore_uris` (thrift://host:port of the Hive
+    metastore), `spark_master`, `spark_conf` (more `--conf` of spark-submit), `environment` (variables set for this process and those
+    that it starts, where they are not set already: AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE, SPARK_LOCAL_IP).
+    Affects speed: nothing.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REDKV_")
+
+    store: str
+    cluster: str
+    metastore_uris: str
+    spark_master: str = "local[2]"
+    spark_conf: dict[str, str] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
+
 
 def load_settings(config: Path | None = None) -> ClusterSettings:
-    """Find and read the settings, and set their `environment`.
+    """Find and read the cluster's settings, and set their `environment`.
 
     Raises:
         UsageError: no file and no environment name a cluster, or something in them is wrong.
     """
     path = _find(config)
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
-        settings = ClusterSettings(**content)
-    except (OSError, tomllib.TOMLDecodeError) as unreadable:
-        raise UsageError(f"settings file {path} can't be read: {unreadable}", config=str(path)) from unreadable
-    except ValidationError as wrong:
-        lines = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in wrong.errors())
-        source = f"settings in {path}" if path else "no settings file found (run `redkv up`, or pass --config), and the environment lacks"
-        raise UsageError(f"{source}: {lines}", config=str(path)) from wrong
+        settings = ClusterSettings.from_file(path)
+    except UsageError as wrong:
+        if path is None:
+            raise UsageError(f"{wrong.message}: run `redkv up` for a local cluster, or pass --config") from wrong
+        raise
     for name, value in settings.environment.items():
         os.environ.setdefault(name, value)
     return settings

@@ -1,0 +1,69 @@
+"""`python -m ingest_sidecar --config FILE.toml`: run one sidecar until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from ingest_sidecar.api import application
+from ingest_sidecar.reconcile import Reconciler
+from ingest_sidecar.settings import SidecarSettings
+from pipeline.format.errors import RedkvError
+from pipeline.store import ObjectStore
+
+
+def main() -> int:
+    """Run one sidecar; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ingest_sidecar", description="Run one ingest sidecar.")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file of ingest_sidecar.settings.SidecarSettings")
+    try:
+        settings = SidecarSettings.from_file(parser.parse_args().config)
+        _configure_logs(settings.node)
+        asyncio.run(serve(settings))
+    except RedkvError as failed:
+        sys.stderr.write(f"{failed.message}\n")
+        return failed.exit_code
+    return 0
+
+
+async def serve(settings: SidecarSettings) -> None:
+    """Answer HTTP and reconcile until the server is told to stop; a reconcile loop that ends ends the process."""
+    reconciler = Reconciler(settings, ObjectStore(settings.store))
+    config = uvicorn.Config(application(reconciler), host=settings.host, port=settings.port, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    loop = asyncio.create_task(reconciler.run(), name="reconcile")
+    http = asyncio.create_task(server.serve(), name="http")
+    await asyncio.wait({loop, http}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    loop.cancel()
+    results = await asyncio.gather(loop, http, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _configure_logs(node: str) -> None:
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(node=node)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What lies on this node's disk: version directories, staged files, leftovers; publishing and removing them durably.
+
+Rules: a directory under `versions/` is whole, because it came there by one rename after everything in it was synced. Everything under
+`making/` and in staging can be removed at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.format.admin import VersionIdentity
+from pipeline.format.layout import IDENTITY_FILE, NodePaths, ShardPaths
+
+
+def published(paths: ShardPaths, dataset: str, version: str) -> VersionIdentity | None:
+    """What a published version directory says of itself; None if there is none."""
+    identity = paths.version(dataset, version) / IDENTITY_FILE
+    if not identity.is_file():
+        return None
+    return VersionIdentity.from_json(identity.read_bytes(), str(identity))
+
+
+def publish(paths: ShardPaths, making: Path, identity: VersionIdentity) -> None:
+    """Make a finished directory visible: sync everything, then one rename. A closed one of that name goes."""
+    (making / IDENTITY_FILE).write_bytes(identity.to_json())
+    for child in making.iterdir():
+        sync(child)
+    sync(making)
+    final = paths.version(identity.dataset, identity.version)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        remove_version(paths, identity.dataset, identity.version)
+    making.rename(final)
+    sync(final.parent)
+
+
+def remove_version(paths: ShardPaths, dataset: str, version: str) -> None:
+    """Remove a published directory: first out of sight by a rename, then its files, so that half a directory is never published."""
+    final = paths.version(dataset, version)
+    if not final.exists():
+        return
+    doomed = paths.making / f"{dataset}@{version}@removed"
+    shutil.rmtree(doomed, ignore_errors=True)
+    doomed.parent.mkdir(parents=True, exist_ok=True)
+    final.rename(doomed)
+    sync(final.parent)
+    shutil.rmtree(doomed)
+    if not any(final.parent.iterdir()):
+        final.parent.rmdir()
+
+
+def published_versions(paths: ShardPaths) -> Iterator[tuple[str, str]]:
+    """All (dataset, version) whose directories are published."""
+    if paths.versions.is_dir():
+        for dataset in paths.versions.iterdir():
+            for version in dataset.iterdir():
+                yield dataset.name, version.name
+
+
+def staged_versions(node: NodePaths) -> Iterator[tuple[str, str]]:
+    """All (dataset, version) that have staged files."""
+    if node.staging.is_dir():
+        for dataset in node.staging.iterdir():
+            for version in dataset.iterdir():
+                yield dataset.name, version.name
+
+
+def remove_staged(node: NodePaths, dataset: str, version: str) -> None:
+    """Remove the staged files of a version."""
+    folder = node.staging / dataset / version
+    if folder.is_dir():
+        shutil.rmtree(folder)
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+
+def remove_unpublished(paths: ShardPaths) -> None:
+    """Remove everything unpublished: what a process that died left behind."""
+    if paths.making.is_dir():
+        shutil.rmtree(paths.making)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a small file in place, whole or not at all, and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_bytes(content)
+    sync(fresh)
+    fresh.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a directory's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free for this user on the file system of a path that exists."""
+    return shutil.disk_usage(path).free

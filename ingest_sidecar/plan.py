@@ -1,0 +1,79 @@
+"""What a node needs of a version: which files, how many bytes, for which shards. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pipeline.format.errors import DiskFullError, FormatError
+from pipeline.format.keys import parse_key
+from pipeline.format.manifest import Manifest, ManifestFile
+from pipeline.format.slots import SlotRange
+
+Slots = tuple[SlotRange, ...]
+
+DISK_RESERVE_BYTES = 256 << 20  # RocksDB's logs, manifests and the rewriting of straddling files; a full disk also stops the shards
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One file that this node needs, and its name once staged."""
+
+    file: ManifestFile
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All files of the node, and per shard its slots and the names of its files."""
+
+    files: tuple[PlannedFile, ...]
+    shards: Mapping[str, tuple[Slots, tuple[str, ...]]]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(one.file.bytes for one in self.files)
+
+
+def plan(manifest: Manifest, owned: Mapping[str, Slots]) -> Plan:
+    """The files whose slots this node's shards own; `owned` gives each shard's slots.
+
+    Raises:
+        FormatError: two files of the manifest have the same name.
+    """
+    names = {file.object_key: PurePosixPath(file.object_key).name for file in manifest.files}
+    if len(set(names.values())) != len(names):
+        raise FormatError(f"the manifest of {manifest.dataset} {manifest.version} names two files alike", dataset=manifest.dataset)
+    shards = {
+        shard: (slots, tuple(names[file.object_key] for file in manifest.files if _holds(file, slots))) for shard, slots in owned.items()
+    }
+    wanted = {name for _, files in shards.values() for name in files}
+    files = tuple(PlannedFile(file, names[file.object_key]) for file in manifest.files if names[file.object_key] in wanted)
+    return Plan(files, shards)
+
+
+def _holds(file: ManifestFile, slots: Slots) -> bool:
+    """Whether a file may hold keys of these slots: by its own first and last key, which is closer than its slot partition."""
+    span = SlotRange(first=parse_key(file.smallest).slot, last=parse_key(file.largest).slot)
+    return any(one.overlaps(span) for one in slots)
+
+
+def check_disk(needed_bytes: int, free_bytes: int, node: str, what: str) -> None:
+    """Whether a download fits; what is staged becomes part of the version by links, so nothing counts twice.
+
+    Raises:
+        DiskFullError: it does not.
+    """
+    if needed_bytes + DISK_RESERVE_BYTES > free_bytes:
+        message = (
+            f"{what} needs {needed_bytes} bytes on {node} and {DISK_RESERVE_BYTES} in reserve, {free_bytes} are free: "
+            f"free space there, it goes on by itself"
+        )
+        raise DiskFullError(message, node=node, needed=needed_bytes, free=free_bytes)
+
+
+def still_missing(files: Sequence[PlannedFile], staged_bytes: Mapping[str, int]) -> int:
+    """Bytes to download, given how many bytes of each name are there."""
+    return sum(max(0, one.file.bytes - staged_bytes.get(one.name, 0)) for one in files)

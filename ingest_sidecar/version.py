@@ -1,0 +1,239 @@
+"""One version on this node: the steps from absent to active, each of which can be repeated.
+
+Rules:
+- What is on disk and what the shards say is the truth; `Progress` only tells of it. `observe` finds out where a version stands.
+- A step ends in a state of the transition table or in an error; the reconcile loop decides when it is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingest_sidecar.disk import free_bytes, published, remove_staged
+from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard, run_ingest
+from ingest_sidecar.plan import Plan, Slots, check_disk, plan, still_missing
+from ingest_sidecar.progress import Progress
+from ingest_sidecar.settings import SidecarSettings
+from ingest_sidecar.shard_client import ShardClient
+from ingest_sidecar.stage import stage_file
+from pipeline.format.admin import AdminCommand, ShardStatus, VersionIdentity
+from pipeline.format.desired import DesiredVersion, Goal
+from pipeline.format.errors import ChecksumMismatchError, FormatError, Outcome, RedkvError, SampleMismatchError
+from pipeline.format.layout import PARTIAL_SUFFIX, NodePaths, ShardPaths
+from pipeline.format.manifest import Manifest
+from pipeline.format.slots import key_slot, slot_set
+from pipeline.load.states import Event, State
+from pipeline.store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What all versions of a node share."""
+
+    settings: SidecarSettings
+    store: ObjectStore
+    paths: NodePaths
+    clients: Mapping[str, ShardClient]
+    downloads: asyncio.Semaphore
+    ingests: asyncio.Semaphore
+
+    def shard_paths(self, name: str) -> ShardPaths:
+        """The paths of one of its shards."""
+        return ShardPaths(self.clients[name].shard.data_dir)
+
+
+class VersionOnNode:
+    """One wanted version of one dataset on this node."""
+
+    def __init__(self, node: Node, dataset: str, prefix: str, wanted: DesiredVersion) -> None:
+        self.dataset, self.prefix, self.wanted = dataset, prefix, wanted
+        self.progress = Progress(wanted.version, wanted.build_id)
+        self._node = node
+        self._manifest: Manifest | None = None
+
+    def observe(self, owned: Mapping[str, Slots], shards: Mapping[str, ShardStatus]) -> None:
+        """Find out where the version stands, after a start: published everywhere and active everywhere, or still to be made."""
+        identities = self._identities(owned)
+        if self.progress.state is not State.ABSENT or identities is None:
+            return
+        made = (Event.STAGE, Event.STAGE_DONE, Event.INGEST, Event.INGEST_DONE)
+        active = [self._is_active(shards[name]) for name in owned if name in shards]
+        if len(active) == len(owned) and all(active):
+            self._found(identities, (*made, Event.ACTIVATE))
+        elif self.wanted.goal is Goal.RETIRED:
+            self._found(identities, (*made, Event.RETIRE))
+
+    def _found(self, identities: dict[str, VersionIdentity], events: tuple[Event, ...]) -> None:
+        for event in events:
+            self.progress.apply(event)
+        self.progress.hold(identities)
+        self.progress.at("found on disk")
+
+    def fell_back(self, shards: Mapping[str, ShardStatus], owned: Mapping[str, Slots]) -> bool:
+        """Whether an active version is no longer active on a shard that answers, or lacks slots that a shard now owns."""
+        if self.progress.state is not State.ACTIVE:
+            return False
+        return any(not self._is_active(shards[name]) for name in owned if name in shards) or self._identities(owned) is None
+
+    async def stage(self, owned: Mapping[str, Slots]) -> None:
+        """Bring all files of this node's slots to its disk, verified; nothing to fetch if every shard holds the version already."""
+        self.progress.apply(Event.STAGE)
+        if self._identities(owned) is None:
+            planned = await self._plan(owned)
+            folder = self._folder()
+            self.progress.plan(len(planned.files), planned.bytes)
+            self.progress.at("checking free space")
+            there = await asyncio.to_thread(_staged_bytes, folder, planned)
+            self._node.paths.root.mkdir(parents=True, exist_ok=True)
+            what = f"staging {self.dataset} {self.wanted.version}"
+            check_disk(still_missing(planned.files, there), free_bytes(self._node.paths.root), self._node.settings.node, what)
+            self.progress.at("downloading")
+            await self._download(planned, folder)
+        self.progress.apply(Event.STAGE_DONE)
+        self.progress.at("staged")
+
+    async def ingest(self, owned: Mapping[str, Slots]) -> None:
+        """Make and publish the version directories, then read the samples through the shards."""
+        self.progress.apply(Event.INGEST)
+        if self._identities(owned) is None:
+            planned = await self._plan(owned)
+            await self._close()
+            self.progress.at("waiting for an ingest process")
+            async with self._node.ingests:
+                self.progress.at("ingesting and checking")
+                await run_ingest(self._job(planned))
+        self.progress.hold(self._identities(owned) or {})
+        self.progress.at("reading samples through the shards")
+        self.progress.samples_checked = await self._check_samples(owned)
+        await asyncio.to_thread(remove_staged, self._node.paths, self.dataset, self.wanted.version)
+        self.progress.apply(Event.INGEST_DONE)
+        self.progress.at("ready")
+
+    async def activate(self) -> None:
+        """Let clients read it, on all shards at once."""
+        self.progress.at("activating")
+        await self._all(AdminCommand.ACTIVATE)
+        self.progress.apply(Event.ACTIVATE)
+        self.progress.at("active")
+
+    async def retire(self, shards: Mapping[str, ShardStatus]) -> None:
+        """Keep it on disk, closed; waits for the next turn while a shard still serves it."""
+        if any(self._is_active(status) for status in shards.values()):
+            return
+        await self._close()
+        if self.progress.state in {State.ACTIVE, State.READY}:
+            self.progress.apply(Event.RETIRE)
+        self.progress.at("retired")
+
+    async def register(self) -> None:
+        """Make sure that every shard knows the dataset's prefix."""
+        await asyncio.gather(*(one.admin(AdminCommand.REGISTER, self.dataset, self.prefix) for one in self._node.clients.values()))
+
+    async def _close(self) -> None:
+        await self._all(AdminCommand.CLOSE)
+
+    async def _all(self, command: AdminCommand) -> None:
+        await asyncio.gather(*(one.admin(command, self.dataset, self.wanted.version) for one in self._node.clients.values()))
+
+    def _is_active(self, shard: ShardStatus) -> bool:
+        known = shard.datasets.get(self.dataset)
+        return known is not None and (known.active, known.active_build_id) == (self.wanted.version, self.wanted.build_id)
+
+    def _identities(self, owned: Mapping[str, Slots]) -> dict[str, VersionIdentity] | None:
+        """What every shard's published directory says; None unless all are of this build and hold all owned slots."""
+        found = {}
+        for name, slots in owned.items():
+            identity = published(self._node.shard_paths(name), self.dataset, self.wanted.version)
+            if identity is None or identity.build_id != self.wanted.build_id or slot_set(slots) - slot_set(identity.slots):
+                return None
+            found[name] = identity
+        return found
+
+    def _folder(self) -> Path:
+        return self._node.paths.staged_build(self.dataset, self.wanted.version, self.wanted.build_id)
+
+    async def _plan(self, owned: Mapping[str, Slots]) -> Plan:
+        self.progress.at("reading the manifest")
+        return plan(await self._read_manifest(), owned)
+
+    async def _read_manifest(self) -> Manifest:
+        if self._manifest is None:
+            key = self.wanted.manifest_key
+            data = (await asyncio.to_thread(self._node.store.get, key)).data
+            found = hashlib.sha256(data).hexdigest()
+            if found != self.wanted.manifest_sha256:
+                message = f"{key} has SHA-256 {found}, the desired state says {self.wanted.manifest_sha256}: a manifest never changes"
+                raise ChecksumMismatchError(message, object=key, node=self._node.settings.node)
+            manifest = Manifest.from_json(data, key)
+            if (manifest.dataset, manifest.version) != (self.dataset, self.wanted.version):
+                raise FormatError(f"{key} is the manifest of {manifest.dataset} {manifest.version}", object=key)
+            self._manifest = manifest
+        return self._manifest
+
+    async def _download(self, planned: Plan, folder: Path) -> None:
+        async def fetch(index: int) -> None:
+            async with self._node.downloads:
+                one = planned.files[index]
+                node = self._node.settings.node
+                await asyncio.to_thread(stage_file, self._node.store, one, folder, node, self.progress.add_bytes)
+                self.progress.add_file()
+
+        results = await asyncio.gather(*map(fetch, range(len(planned.files))), return_exceptions=True)
+        failures = [one for one in results if isinstance(one, BaseException)]
+        if failures:  # all have ended by now; the gravest speaks for the others
+            raise min(failures, key=lambda one: isinstance(one, RedkvError) and one.outcome is not Outcome.FATAL)
+
+    def _job(self, planned: Plan) -> IngestJob:
+        folder = self._folder()
+        by_name = {one.name: IngestFile(path=folder / one.name, file=one.file) for one in planned.files}
+        shards = tuple(
+            IngestShard(
+                name=name,
+                data_dir=self._node.clients[name].shard.data_dir.resolve(),
+                slots=slots,
+                files=tuple(by_name[file] for file in files),
+            )
+            for name, (slots, files) in planned.shards.items()
+        )
+        return IngestJob(
+            dataset=self.dataset,
+            version=self.wanted.version,
+            build_id=self.wanted.build_id,
+            manifest_sha256=self.wanted.manifest_sha256,
+            nice=self._node.settings.nice,
+            shards=shards,
+        )
+
+    async def _check_samples(self, owned: Mapping[str, Slots]) -> int:
+        await self.register()
+        await self._all(AdminCommand.OPEN)
+        manifest = await self._read_manifest()
+        return sum(await asyncio.gather(*(self._check_shard(manifest, name, slots) for name, slots in owned.items())))
+
+    async def _check_shard(self, manifest: Manifest, shard: str, slots: Slots) -> int:
+        mine = slot_set(slots)
+        samples = [one for one in manifest.samples if key_slot(one.key) in mine]
+        async with self._node.clients[shard].pinned(self.dataset, self.wanted.version) as reader:
+            for one in samples:
+                reply = await reader.reply(manifest.type, one.key)
+                if hashlib.sha256(reply).hexdigest() != one.reply_sha256:
+                    key, node = one.key.decode(errors="backslashreplace"), self._node.settings.node
+                    message = (
+                        f"{self.dataset} {self.wanted.version} on {node}, shard {shard}: key {key} answers {reply[:80]!r}, which is not "
+                        f"what was built; the version is not activated"
+                    )
+                    raise SampleMismatchError(message, dataset=self.dataset, version=self.wanted.version, node=node, shard=shard, key=key)
+        return len(samples)
+
+
+def _staged_bytes(folder: Path, planned: Plan) -> dict[str, int]:
+    found = {}
+    for one in planned.files:
+        for path in (folder / one.name, folder / (one.name + PARTIAL_SUFFIX)):
+            if path.exists():
+                found[one.name] = path.stat().st_size
+    return found

@@ -1,0 +1,187 @@
+"""The ingest process: `python -m ingest_sidecar.worker` reads an IngestJob from its standard input.
+
+For every shard: link the staged files, ingest them into a RocksDB of their own under `making/`, read everything once and hold it
+against the manifest, remove the slots of others, write VERSION.json, sync, publish by rename. Until then, all of it can be deleted.
+
+Error handling: a RedkvError goes to standard output as JSON, with exit code 1; anything else is a traceback on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ingest_sidecar.disk import publish, published
+from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard
+from ingest_sidecar.rocks import VersionDatabase
+from pipeline.format.admin import VersionIdentity
+from pipeline.format.digest import ContentDigest
+from pipeline.format.errors import ChecksumMismatchError, CountMismatchError, RedkvError
+from pipeline.format.keys import Kind, parse_key
+from pipeline.format.layout import ShardPaths
+from pipeline.format.slots import SlotRange, slot_set
+
+BATCH_ENTRIES = 4096  # entries digested at a time: large enough that the digest's overhead vanishes, small enough for memory
+_KIND_AT = 2  # an internal key is slot (two bytes), kind (one byte), the rest
+
+
+def main() -> int:
+    """Do the job on standard input; the exit code."""
+    job = IngestJob.from_json(sys.stdin.buffer.read(), "the ingest job")
+    with suppress(OSError):  # a container may forbid it; then the process runs at the sidecar's own priority
+        os.nice(job.nice)
+    try:
+        held = {shard.name: make_version(job, shard).model_dump(mode="json") for shard in job.shards}
+    except RedkvError as failed:
+        sys.stdout.write(json.dumps(failed.to_json()))
+        return 1
+    sys.stdout.write(json.dumps(held))
+    return 0
+
+
+def make_version(job: IngestJob, shard: IngestShard) -> VersionIdentity:
+    """Make and publish one shard's version directory, unless it is there.
+
+    Raises:
+        ChecksumMismatchError, CountMismatchError: the entries are not what the manifest says; nothing is published.
+        IngestProcessError: RocksDB refused.
+    """
+    paths = ShardPaths(shard.data_dir)
+    known = published(paths, job.dataset, job.version)
+    if known and known.build_id == job.build_id and known.slots == shard.slots:
+        return known
+    making = paths.unpublished(job.dataset, job.version, job.build_id)
+    links = making.with_name(making.name + ".links")
+    for leftover in (making, links):
+        shutil.rmtree(leftover, ignore_errors=True)
+        leftover.mkdir(parents=True)
+    with VersionDatabase(making) as database:
+        if shard.files:
+            database.ingest([_linked(one, links) for one in shard.files])
+        counts = _check(database, shard)
+        foreign = [SlotRange(first=slot, last=slot) for slot in sorted(counts.slots_seen - slot_set(shard.slots))]
+        if foreign:
+            database.drop_slots(_joined(foreign))
+            _check_dropped(database, shard, counts)
+    links.rmdir()
+    identity = VersionIdentity(
+        dataset=job.dataset,
+        version=job.version,
+        build_id=job.build_id,
+        manifest_sha256=job.manifest_sha256,
+        slots=shard.slots,
+        keys=counts.keys,
+        entries=counts.entries,
+    )
+    publish(paths, making, identity)
+    return identity
+
+
+class _Counts:
+    """What one walk over a version directory saw, of the shard's own slots."""
+
+    def __init__(self, slots: tuple[SlotRange, ...]) -> None:
+        self._owned = slot_set(slots)
+        self.slots_seen: set[int] = set()
+        self.keys = 0
+        self.entries = 0
+
+    def add(self, keys: list[bytes]) -> int:
+        """Count entries; how many of them, own or not, are metas."""
+        metas = 0
+        for key in keys:
+            slot = int.from_bytes(key[:_KIND_AT])
+            is_meta = key[_KIND_AT] == Kind.META
+            metas += is_meta
+            self.slots_seen.add(slot)
+            if slot in self._owned:
+                self.entries += 1
+                self.keys += is_meta
+        return metas
+
+
+def _linked(one: IngestFile, links: Path) -> Path:
+    link = links / one.path.name
+    os.link(one.path, link)
+    return link
+
+
+def _check(database: VersionDatabase, shard: IngestShard) -> _Counts:
+    """Read everything once, file by file, as the files lie one after the other."""
+    counts = _Counts(shard.slots)
+    walk = EntryWalk(database.entries())
+    for one in shard.files:
+        digest, found, metas = ContentDigest(), 0, 0
+        for keys, values in walk.up_to(one.file.largest):
+            digest.update(keys, values)
+            found += len(keys)
+            metas += counts.add(keys)
+        if (found, metas) != (one.file.entries, one.file.keys):
+            message = (
+                f"{one.file.object_key} holds {found} entries of {metas} keys in shard {shard.name}, "
+                f"the manifest says {one.file.entries} of {one.file.keys}"
+            )
+            raise CountMismatchError(message, object=one.file.object_key, shard=shard.name)
+        if digest.hexdigest() != one.file.content_digest:
+            message = f"{one.file.object_key} has another content digest in shard {shard.name} than the manifest says"
+            raise ChecksumMismatchError(message, object=one.file.object_key, shard=shard.name)
+    if walk.ahead is not None:
+        raise CountMismatchError(
+            f"shard {shard.name} holds {parse_key(walk.ahead[0])}, which no file of the manifest has", shard=shard.name
+        )
+    return counts
+
+
+def _check_dropped(database: VersionDatabase, shard: IngestShard, before: _Counts) -> None:
+    after = _Counts(shard.slots)
+    walk = EntryWalk(database.entries())
+    for keys, _ in walk.up_to(None):
+        after.add(keys)
+    if (after.keys, after.entries) != (before.keys, before.entries) or after.slots_seen - slot_set(shard.slots):
+        message = (
+            f"after foreign slots were removed, shard {shard.name} holds {after.entries} entries of {after.keys} keys; "
+            f"{before.entries} of {before.keys} are its own"
+        )
+        raise CountMismatchError(message, shard=shard.name)
+
+
+def _joined(slots: list[SlotRange]) -> list[SlotRange]:
+    """Neighbouring ranges as one: fewer tombstones, fewer compactions."""
+    joined: list[SlotRange] = []
+    for one in slots:
+        if joined and joined[-1].last + 1 == one.first:
+            joined[-1] = SlotRange(first=joined[-1].first, last=one.last)
+        else:
+            joined.append(one)
+    return joined
+
+
+class EntryWalk:
+    """Entries in key order, in batches; `ahead` is the first one not yet handed out, None at the end."""
+
+    def __init__(self, entries: Iterator[tuple[bytes, bytes]]) -> None:
+        self._entries = entries
+        self.ahead = next(entries, None)
+
+    def up_to(self, last: bytes | None) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Batches of keys and values, up to the key `last` (None: to the end)."""
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        while self.ahead is not None and (last is None or self.ahead[0] <= last):
+            keys.append(self.ahead[0])
+            values.append(self.ahead[1])
+            if len(keys) == BATCH_ENTRIES:
+                yield keys, values
+                keys, values = [], []
+            self.ahead = next(self._entries, None)
+        if keys:
+            yield keys, values
+
+
+if __name__ == "__main__":
+    sys.exit(main())
