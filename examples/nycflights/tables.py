@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -38,7 +39,7 @@ def create(spark: SparkSession, folder: Path) -> None:
 def session(settings: ClusterSettings) -> SparkSession:
     """A Spark session on the cluster's Hive metastore."""
     builder = SparkSession.builder.appName("nycflights tables").master(settings.spark_master).enableHiveSupport()
-    options = {
+    options: dict[str, Any] = {
         "spark.hadoop.hive.metastore.uris": settings.metastore_uris,
         "hive.exec.dynamic.partition.mode": "nonstrict",  # partitions come from the rows
         "spark.ui.showConsoleProgress": "false",
