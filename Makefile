@@ -86,7 +86,8 @@ golden: env ## Rewrite tests/golden and the examples of docs/format.md, for a fo
 
 .PHONY: clean
 clean: ## Remove what was made, but the virtual environment
-	@if [ -d .redkv ] && [ -x $(BIN)/redkv ]; then $(BIN)/redkv down; fi
+	@for stack in .redkv build/demo/stack; do \
+	  if [ -f $$stack/stack.json ] && [ -x $(BIN)/redkv ]; then $(BIN)/redkv down --purge --dir $$stack; fi; done
 	rm -rf build dist .redkv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
