@@ -1,0 +1,80 @@
+"""What spark-submit runs: `spark-submit udtf/job.py --spec FILE --version V --store s3://… --result FILE`.
+
+The result file gets {"manifest_key", "build_id", "existed"}, or {"error": RedkvError.to_json()}. Exit codes are those of the errors:
+0 done, 2 mend the spec, 1 anything else. Credentials come from the standard AWS chain alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pyspark.sql import SparkSession
+
+from pipeline.format.errors import RedkvError
+from pipeline.format.layout import manifest_key
+from pipeline.spec import load_spec
+from pipeline.store import ObjectStore
+from udtf.build import build_version
+
+BATCH_ROWS = 20_000  # rows per Arrow batch: vectorised work amortises Python's overhead, and a batch stays within megabytes
+
+_CONF = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
+    "spark.sql.ansi.enabled": "true",  # decimals as plain text, never in exponents
+}
+
+
+def main() -> int:
+    """Run the job; the exit code."""
+    arguments = _arguments()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    try:
+        result, code = _run(arguments), 0
+    except RedkvError as failed:
+        sys.stderr.write(f"error: {type(failed).__name__}: {failed.message}\n")
+        result, code = {"error": failed.to_json()}, failed.exit_code
+    if arguments.result:
+        arguments.result.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return code
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Build one version of a dataset from its Hive table.")
+    parser.add_argument("--spec", type=Path, required=True, help="the dataset spec (YAML)")
+    parser.add_argument("--version", required=True, help="the version id, e.g. 2026-11-22")
+    parser.add_argument("--store", required=True, help="the object store's root, s3://bucket/prefix")
+    parser.add_argument("--result", type=Path, help="a file for the result as JSON")
+    return parser.parse_args()
+
+
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    spec = load_spec(arguments.spec)
+    builder = SparkSession.builder.appName(f"redkv {spec.dataset} {arguments.version}")
+    for name, value in _CONF.items():
+        builder = builder.config(name, value)
+    spark = builder.enableHiveSupport().getOrCreate()
+    spark.sparkContext.setLogLevel("WARN")
+    try:
+        built = build_version(spark, spec, arguments.version, ObjectStore(arguments.store))
+    finally:
+        spark.stop()
+    key = manifest_key(spec.dataset, arguments.version)
+    return {"manifest_key": key, "build_id": built.manifest.build_id, "existed": built.existed}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""One sorted slot partition becomes files in the object store.
+
+Rules:
+- Rows come sorted by internal key, for sorted sets by (internal key, score, member). A file is cut only between keys.
+- Counter rows (an empty internal key) sort first: they carry the encoders' counts, or an encoder's failure, beside the data through the
+  shuffle, where a repeated task repeats them together with its rows.
+- A file is uploaded under a name that no other attempt has, after it was read back; its local copy goes, whatever happens.
+- Results and failures leave as records, so that Spark hands on only those of committed tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from operator import itemgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import pyarrow as pa
+
+from pipeline.format.errors import CollectionTooLargeError, DuplicateKeyError, RedkvError
+from pipeline.format.keys import Kind, parse_key, parse_sortable_score
+from pipeline.format.layout import sst_key
+from pipeline.format.manifest import ManifestFile, ManifestSample
+from pipeline.format.records import Record
+from pipeline.format.slots import SlotRange
+from pipeline.format.values import PACKED_BYTES_MAX, PACKED_ENTRIES_MAX, SCORE_BYTES, canonical_reply, encode_zset
+from pipeline.store import ObjectStore
+from udtf.sst import FileFacts, SstFile
+
+FILE_RAW_BYTES = 64 << 20  # cut a file at so many bytes before compression: small enough to repeat, large enough to list
+SAMPLES_PER_FILE = 4
+
+COUNTER_KEY = b""
+
+
+class Counters(Record):
+    """What one encoder task saw: rows read, and rows that a rule skipped."""
+
+    rows: int
+    skipped: int
+
+
+class Written(Record):
+    """What one partition task did: its file, or the counters that came its way, or a failure (`RedkvError.to_json`)."""
+
+    file: ManifestFile | None = None
+    samples: tuple[ManifestSample, ...] = ()
+    rows: int = 0
+    counters: Counters | None = None
+    failure: dict[str, object] | None = None
+
+
+WRITTEN_DDL = "written string"
+WRITTEN_SCHEMA = pa.schema([("written", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTask:
+    """What all partition tasks of a build share."""
+
+    store_url: str
+    dataset: str
+    version: str
+    build_id: str
+    type: str
+    slots: tuple[SlotRange, ...]
+    file_raw_bytes: int = FILE_RAW_BYTES
+
+    def run(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Write one partition; one row per record."""
+        for record in self.records(batches):
+            yield pa.RecordBatch.from_pydict({"written": [record.model_dump_json()]}, schema=WRITTEN_SCHEMA)
+
+    def records(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Written]:
+        """Write one partition."""
+        try:
+            rows = _Rows(batches)
+            yield from rows.counters()
+            if rows.partition is not None:
+                with TemporaryDirectory(prefix="redkv-sst-") as folder:
+                    yield from self._files(rows, rows.partition, Path(folder))
+        except RedkvError as failed:
+            yield Written(failure=failed.to_json())
+
+    def _files(self, rows: _Rows, partition: int, folder: Path) -> Iterator[Written]:
+        store = ObjectStore(self.store_url)
+        attempt = uuid4().hex[:16]
+        entries = _fold_zsets(rows.chunks()) if self.type == "zset" else _unique(rows.chunks())
+        index, count = 0, 0
+        file: SstFile | None = None
+        samples: list[ManifestSample] = []
+        for keys, values, stored in entries:
+            if file is None:
+                file, samples, count = SstFile(folder / f"{partition:05d}-{index:03d}.sst"), [], 0
+            file.add(keys, values)
+            count += stored
+            if len(samples) < SAMPLES_PER_FILE:
+                samples.append(_sample(keys[0], values[0]))
+            if file.raw_bytes >= self.file_raw_bytes:
+                yield self._upload(
+                    store, file, sst_key(self.dataset, self.version, self.build_id, partition, attempt, index), samples, count
+                )
+                index, file = index + 1, None
+        if file is not None:
+            yield self._upload(store, file, sst_key(self.dataset, self.version, self.build_id, partition, attempt, index), samples, count)
+
+    def _upload(self, store: ObjectStore, file: SstFile, key: str, samples: list[ManifestSample], rows: int) -> Written:
+        facts = file.finish()
+        store.upload(facts.path, key, facts.sha256)
+        facts.path.unlink()
+        return Written(file=self._manifest_file(facts, key), samples=tuple(samples), rows=rows)
+
+    def _manifest_file(self, facts: FileFacts, key: str) -> ManifestFile:
+        first, last = parse_key(facts.smallest).slot, parse_key(facts.largest).slot
+        home = next(one for one in self.slots if first in one)
+        if last not in home:
+            message = f"{facts.path.name} holds slots {first} to {last}, its partition is {home.first} to {home.last}"
+            raise RedkvError(message, file=facts.path.name)
+        return ManifestFile(
+            object_key=key,
+            slots=home,
+            smallest=facts.smallest,
+            largest=facts.largest,
+            keys=facts.entries,
+            entries=facts.entries,
+            deletes=0,
+            bytes=facts.bytes,
+            sha256=facts.sha256,
+            content_digest=facts.content_digest,
+        )
+
+
+Chunk = tuple[list[bytes], list[bytes]]
+"""Some rows in order: internal keys, and values."""
+
+Entries = tuple[list[bytes], list[bytes], int]
+"""Some entries in order, and how many table rows they store."""
+
+
+class _Rows:
+    """The rows of a partition: counter rows first, then the data."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._chunks = (
+            (batch.column(0)[0].as_py(), batch.column(1).to_pylist(), batch.column(2).to_pylist()) for batch in batches if batch.num_rows
+        )
+        self._rest: Chunk = ([], [])
+        self.partition: int | None = None
+
+    def counters(self) -> Iterator[Written]:
+        """The counter rows; an encoder's failure among them is raised."""
+        for partition, keys, values in self._chunks:
+            taken = 0
+            while taken < len(keys) and keys[taken] == COUNTER_KEY:
+                record = json.loads(values[taken])
+                if "error" in record:
+                    raise RedkvError.from_json(record)
+                yield Written(counters=Counters.model_validate(record))
+                taken += 1
+            if taken < len(keys):
+                self.partition, self._rest = partition, (keys[taken:], values[taken:])
+                return
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The data rows."""
+        yield self._rest
+        for _, keys, values in self._chunks:
+            yield keys, values
+
+
+def _unique(chunks: Iterable[Chunk]) -> Iterator[Entries]:
+    """Strings and hashes: every row is an entry, every key must be there once."""
+    last = b""
+    for keys, values in chunks:
+        if keys[0] == last or len(set(keys)) != len(keys):
+            raise _duplicates([last, *keys])
+        last = keys[-1]
+        yield keys, values, len(keys)
+
+
+def _duplicates(keys: list[bytes]) -> DuplicateKeyError:
+    twice = sorted({parse_key(one).user_key.decode(errors="backslashreplace") for one, after in pairwise(keys) if one == after})
+    shown = ", ".join(twice[:5])
+    message = f"several rows give the same key, for instance {shown}: make the key template unique per row, or deduplicate the table first"
+    return DuplicateKeyError(message, keys=twice[:5])
+
+
+def _fold_zsets(chunks: Iterable[Chunk]) -> Iterator[Entries]:
+    """Sorted sets: consecutive rows of one key become one packed value."""
+    rows = (row for keys, values in chunks for row in zip(keys, values, strict=True))
+    for key, group in groupby(rows, key=itemgetter(0)):
+        members = [(rank[SCORE_BYTES:], parse_sortable_score(rank[:SCORE_BYTES])) for rank in _bounded(key, map(itemgetter(1), group))]
+        if len({member for member, _ in members}) != len(members):
+            raise _duplicate_members(key, [member for member, _ in members])
+        yield [key], [encode_zset(members)], len(members)
+
+
+def _bounded(key: bytes, ranks: Iterable[bytes]) -> Iterator[bytes]:
+    size = 0
+    for count, rank in enumerate(ranks, 1):
+        size += len(rank)
+        if count > PACKED_ENTRIES_MAX or size > PACKED_BYTES_MAX:
+            name = parse_key(key).user_key.decode(errors="backslashreplace")
+            message = (
+                f"the sorted set {name} has more than {PACKED_ENTRIES_MAX} members or {PACKED_BYTES_MAX} bytes, the most of one packed value: "
+                f"use a key template that spreads it, or filter its rows"
+            )
+            raise CollectionTooLargeError(message, key=name)
+        yield rank
+
+
+def _duplicate_members(key: bytes, members: list[bytes]) -> DuplicateKeyError:
+    name = parse_key(key).user_key.decode(errors="backslashreplace")
+    seen: set[bytes] = set()
+    twice = next(member for member in members if member in seen or seen.add(member))  # type: ignore[func-returns-value]
+    shown = twice.decode(errors="backslashreplace")
+    message = (
+        f"several rows give the member {shown} of the sorted set {name}: make the member template unique per row, or deduplicate first"
+    )
+    return DuplicateKeyError(message, key=name, member=shown)
+
+
+def _sample(key: bytes, value: bytes) -> ManifestSample:
+    parsed = parse_key(key)
+    if parsed.kind is not Kind.META:
+        raise RedkvError(f"a sample must be a meta, not {parsed}")
+    return ManifestSample(key=parsed.user_key, reply_sha256=hashlib.sha256(canonical_reply(value)).hexdigest())

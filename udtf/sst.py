@@ -1,0 +1,144 @@
+"""Writing one SST file and proving it. The only module of the job that imports rocksdict.
+
+As leveldb builds a table: write → finish → reopen and read everything back → only then is it a file. RocksDB has no reader for single files
+here, so a file is read by ingesting a hard link of it into a scratch database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from rocksdict import BlockBasedOptions, DBCompressionType, IngestExternalFileOptions, Options, Rdict, SstFileWriter
+
+from pipeline.format.digest import ContentDigest
+from pipeline.format.errors import CountMismatchError, IntegrityError
+
+BLOOM_BITS_PER_KEY = 10  # 1 % false positives, RocksDB's usual choice: a read of an absent key touches no data block
+BLOCK_BYTES = 4 << 10  # RocksDB's default; point reads, not scans, are what the shards serve
+BATCH_ENTRIES = 4096  # entries read back at a time
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a finished file holds; `sha256` and `bytes` are of the file, `content_digest` of its entries."""
+
+    path: Path
+    smallest: bytes
+    largest: bytes
+    entries: int
+    bytes: int
+    sha256: str
+    content_digest: str
+
+
+class SstFile:
+    """One file while it is written. Keys must grow strictly over all calls of `add`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.raw_bytes = 0
+        self.entries = 0
+        self._smallest = b""
+        self._largest = b""
+        self._digest = ContentDigest()
+        self._writer = SstFileWriter(_options())
+        self._writer.open(str(path))
+
+    def add(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Append entries.
+
+        Raises:
+            IntegrityError: RocksDB refused one, most likely because keys do not grow.
+        """
+        writer = self._writer
+        try:
+            for key, value in zip(keys, values, strict=True):
+                writer[key] = value
+        except Exception as refused:  # rocksdict raises bare Exception
+            raise IntegrityError(f"RocksDB refused an entry of {self.path.name}: {refused}", file=self.path.name) from refused
+        if not self.entries:
+            self._smallest = keys[0]
+        self._largest = keys[-1]
+        self.entries += len(keys)
+        self.raw_bytes += sum(map(len, keys)) + sum(map(len, values))
+        self._digest.update(keys, values)
+
+    def finish(self) -> FileFacts:
+        """Close the file and read it back.
+
+        Raises:
+            CountMismatchError, IntegrityError: what was read is not what was written.
+        """
+        self._writer.finish()
+        facts = FileFacts(
+            path=self.path,
+            smallest=self._smallest,
+            largest=self._largest,
+            entries=self.entries,
+            bytes=self.path.stat().st_size,
+            sha256=_sha256(self.path),
+            content_digest=self._digest.hexdigest(),
+        )
+        _read_back(facts)
+        return facts
+
+
+def _read_back(facts: FileFacts) -> None:
+    with TemporaryDirectory(dir=facts.path.parent, prefix="check-") as folder:
+        link = Path(folder) / facts.path.name
+        os.link(facts.path, link)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_disable_auto_compactions(True)
+        scratch = Rdict(str(Path(folder) / "db"), options=options)
+        try:
+            moving = IngestExternalFileOptions()
+            moving.set_move_files(True)
+            scratch.ingest_external_file([str(link)], moving)
+            _compare(scratch, facts)
+        finally:
+            scratch.close()
+
+
+def _compare(scratch: Rdict, facts: FileFacts) -> None:
+    digest, entries = ContentDigest(), 0
+    first = last = b""
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for key, value in cast("Iterator[tuple[bytes, bytes]]", scratch.items()):  # raw mode gives bytes
+        keys.append(key)
+        values.append(value)
+        if len(keys) == BATCH_ENTRIES:
+            digest.update(keys, values)
+            first, last, entries = first or keys[0], keys[-1], entries + len(keys)
+            keys, values = [], []
+    if keys:
+        digest.update(keys, values)
+        first, last, entries = first or keys[0], keys[-1], entries + len(keys)
+    if entries != facts.entries:
+        message = f"{facts.path.name} reads back {entries} entries, {facts.entries} were written"
+        raise CountMismatchError(message, file=facts.path.name, found=entries, promised=facts.entries)
+    if (first, last, digest.hexdigest()) != (facts.smallest, facts.largest, facts.content_digest):
+        raise IntegrityError(f"{facts.path.name} reads back other entries than were written", file=facts.path.name)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as written:
+        return hashlib.file_digest(written, "sha256").hexdigest()
+
+
+def _options() -> Options:
+    table = BlockBasedOptions()
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+    table.set_block_size(BLOCK_BYTES)
+    options = Options(raw_mode=True)
+    options.set_block_based_table_factory(table)
+    # LZ4: a block is unpacked on every read that misses the cache, and LZ4 does it several times faster than zstd for 10-20 % more bytes
+    options.set_compression_type(DBCompressionType.lz4())
+    return options

@@ -1,0 +1,27 @@
+"""The text forms of columns, vectorised: docs/types.md is the table, this is how.
+
+Every function takes an Arrow array and gives a binary array of the same length, with the same NULLs.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def text_of(column: pa.Array) -> pa.Array:
+    """The text form of a column as bytes."""
+    kind = column.type
+    if pa.types.is_binary(kind):
+        return column
+    if pa.types.is_timestamp(kind):
+        return _timestamp(column).cast(pa.binary())
+    return column.cast(pa.string()).cast(pa.binary())
+
+
+def _timestamp(column: pa.Array) -> pa.Array:
+    """ISO 8601; an instant is told in UTC with a final Z, a timestamp without time zone has none. A zero fraction is left out."""
+    suffix = "Z" if column.type.tz else ""
+    plain = column.cast(pa.timestamp("us")).cast(pa.string())
+    short = pc.utf8_rtrim(pc.utf8_rtrim(plain, "0"), ".")
+    return pc.binary_join_element_wise(pc.replace_substring(short, " ", "T"), suffix, "")
