@@ -57,13 +57,10 @@ class VersionDatabase:
 
     def drop_slots(self, slots: list[SlotRange]) -> None:
         """Remove all keys of some slots, and rewrite the files that held them."""
-        for one in slots:
-            low, high = slot_bounds(one.first, one.last)
-            self._guarded("drop slots", lambda low=low, high=high: self._rdict.delete_range(low, high))
+        bounds = [slot_bounds(one.first, one.last) for one in slots]
+        self._guarded("drop slots", lambda: [self._rdict.delete_range(low, high) for low, high in bounds])
         self._guarded("flush", self._rdict.flush)
-        for one in slots:
-            low, high = slot_bounds(one.first, one.last)
-            self._guarded("compact", lambda low=low, high=high: self._rdict.compact_range(low, high))
+        self._guarded("compact", lambda: [self._rdict.compact_range(low, high) for low, high in bounds])
 
     def _guarded(self, what: str, work: Callable[[], Any]) -> Any:
         try:

@@ -59,7 +59,7 @@ class ShardClient:
             path=str(self.shard.admin_socket), protocol=2, socket_timeout=ANSWER_WAIT_S, socket_connect_timeout=ANSWER_WAIT_S
         )
         try:
-            await self._guarded(connection.connect())  # type: ignore[no-untyped-call] -- redis-py leaves it untyped
+            await self._guarded(connection.connect())  # type: ignore[no-untyped-call]  # redis-py's
             yield connection
         finally:
             await connection.disconnect(nowait=True)
