@@ -207,7 +207,7 @@ def _bounded(key: bytes, ranks: Iterable[bytes]) -> Iterator[bytes]:
         if count > PACKED_ENTRIES_MAX or size > PACKED_BYTES_MAX:
             name = parse_key(key).user_key.decode(errors="backslashreplace")
             message = (
-                f"the sorted set {name} has more than {PACKED_ENTRIES_MAX} members or {PACKED_BYTES_MAX} bytes, the most that a packed value "
+                f"the sorted set {name} has more than {PACKED_ENTRIES_MAX} members or {PACKED_BYTES_MAX} bytes, the most that one value "
                 f"holds: use a key template that spreads it, or filter its rows"
             )
             raise CollectionTooLargeError(message, key=name)
