@@ -1,7 +1,8 @@
 """The object store: the only module that imports boto3.
 
 Rules:
-- Keys are relative to the root `s3://bucket/prefix`; credentials, region and endpoint come from the standard AWS chain.
+- Keys are relative to the root `s3://bucket/prefix`; credentials, region and endpoint come from the standard AWS chain, unless a caller
+  names them.
 - Every foreign error becomes one of `StoreError`'s children here. boto3 itself repeats what is safe to repeat.
 - Conditional writes are the only way to change a document that others write too.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -50,6 +51,16 @@ _BUSY = frozenset({"500", "502", "503", "504", "429", "InternalError", "SlowDown
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What the standard AWS chain would find, named by the caller: for the local stack, which must not meet the user's own account."""
+
+    endpoint: str
+    region: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """A small object as read: its bytes and its ETag."""
 
@@ -69,7 +80,7 @@ class ObjectInfo:
 class ObjectStore:
     """One root in an S3-compatible store. Thread-safe, as boto3 clients are."""
 
-    def __init__(self, root: str, client: S3Client | None = None) -> None:
+    def __init__(self, root: str, access: Access | None = None) -> None:
         address = urlsplit(root)
         if address.scheme != "s3" or not address.netloc:
             raise UsageError(f"store {root!r} is no S3 address: write s3://bucket/prefix", store=root)
@@ -77,7 +88,7 @@ class ObjectStore:
         self._bucket = address.netloc
         path = address.path.strip("/")
         self._prefix = f"{path}/" if path else ""
-        self._client: S3Client = client or _new_client()
+        self._client = _new_client(access)
 
     def get(self, key: str) -> Blob:
         """Read a small object.
@@ -180,7 +191,7 @@ def _refusal(refused: ClientError, verb: str, where: str) -> Exception:
     return kind(f"the store refused to {verb} {where}: {refused}", object=where, code=code, status=status)
 
 
-def _new_client() -> S3Client:
+def _new_client(access: Access | None) -> S3Client:
     settings = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
@@ -188,4 +199,7 @@ def _new_client() -> S3Client:
         retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
         request_checksum_calculation="when_required",  # uploads carry a SHA-256 of their own
     )
-    return boto3.session.Session().client("s3", config=settings)
+    if access is None:
+        return boto3.session.Session().client("s3", config=settings)
+    session = boto3.session.Session(access.access_key, access.secret_key, region_name=access.region)
+    return session.client("s3", endpoint_url=access.endpoint, config=settings)

@@ -35,7 +35,8 @@ from pipeline.format.slots import even_ranges
 from pipeline.format.topology import Node, Shard, Topology
 from pipeline.settings import ClusterSettings, load_settings
 from pipeline.stack.metastore import Metastore
-from pipeline.stack.processes import LOOPBACK, Program, Running, free_ports, kill, stop
+from pipeline.stack.ports import LOOPBACK, free_ports
+from pipeline.stack.processes import Program, Running, crash, stop
 from pipeline.stack.seaweed import BUCKET, PORT_FLAGS, Seaweed, restored
 from pipeline.store import ObjectStore
 
@@ -108,14 +109,14 @@ class Stack:
                 if name == "shards":
                     self._publish()
                 for one in batch:
+                    one.check_ports()
                     self._note(one.name, one.start())
                     started.append(one.name)
                 for one in batch:
                     one.await_ready(self._record.running[one.name])
                     tell(f"{one.name} is up")
         except BaseException:
-            for name in reversed(started):
-                stop(self._record.running[name])
+            stop(self._record.running[name] for name in reversed(started))
             raise
         return started
 
@@ -125,18 +126,17 @@ class Stack:
             return []
         alive = [name for name in self._record.running if self._alive(name)]
         order = sorted(alive, key=lambda name: ("sidecars", "shards", "metastore", "s3").index(_batch(name)))
-        for name in order:
-            stop(self._record.running[name])
+        stop(self._record.running[name] for name in order)
         self._seaweed().remove_sockets()
         return order
 
     def kill(self, member: str) -> None:
         """End one member at once, as a crash would."""
-        kill(self._member(member))
+        crash(self._member(member))
 
     def restart(self, member: str) -> None:
         """Start one member again and wait until it is ready; stops it first if it runs."""
-        stop(self._member(member))
+        stop([self._member(member)])
         program = next(one for one in self._programs() if one.name == member)
         self._note(member, program.start())
         program.await_ready(self._record.running[member])
@@ -159,7 +159,7 @@ class Stack:
 
     def _alive(self, name: str) -> bool:
         running = self._record.running.get(name)
-        return running is not None and running.process() is not None
+        return running is not None and running.alive
 
     @property
     def _record(self) -> StackRecord:
@@ -261,15 +261,17 @@ class Stack:
         for node in self.topology.nodes:
             for shard in node.shards:
                 config = self.folder / "nodes" / node.name / "shards" / shard.name / "shard.toml"
-                programs.append(_python(shard.name, "server", config, logs, {}, _ping(shard.port)))
+                programs.append(_python(shard.name, "server", config, logs, {}, shard.port, _ping(shard.port)))
             config = self.folder / "nodes" / node.name / "sidecar" / "sidecar.toml"
             name = f"{node.name}-sidecar"
-            programs.append(_python(name, "ingest_sidecar", config, logs, environment, _health(node.sidecar_url)))
+            programs.append(_python(name, "ingest_sidecar", config, logs, environment, self._record.ports[name], _health(node.sidecar_url)))
         return programs
 
 
-def _python(name: str, module: str, config: Path, logs: Path, environment: dict[str, str], is_ready: Callable[[], bool]) -> Program:
-    return Program(name, [sys.executable, "-m", module, "--config", str(config)], environment, logs / f"{name}.log", is_ready)
+def _python(
+    name: str, module: str, config: Path, logs: Path, environment: dict[str, str], port: int, is_ready: Callable[[], bool]
+) -> Program:
+    return Program(name, [sys.executable, "-P", "-m", module, "--config", str(config)], environment, logs / f"{name}.log", is_ready, [port])
 
 
 def _ping(port: int) -> Callable[[], bool]:

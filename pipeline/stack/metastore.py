@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
 from pipeline.format.errors import UsageError
-from pipeline.stack.processes import LOOPBACK, Program, accepts
+from pipeline.stack.ports import LOOPBACK, accepts
+from pipeline.stack.processes import Program
 
 HEAP = "512m"
+JVM_STOP_WAIT_S = 10.0  # it takes about 0.1 s; Derby mends what a killed JVM leaves
 WORKERS_MIN = 2
 WORKERS_MAX = 64  # Spark's driver holds a few connections; nobody else connects here
 
@@ -50,8 +53,8 @@ class Metastore:
         java_command()
         jars_folder()
         self.warehouse.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pipeline.stack.metastore", str(self.folder), str(self.port)]
-        return Program("metastore", command, {}, log, lambda: accepts(self.port))
+        command = [sys.executable, "-uP", "-m", "pipeline.stack.metastore", str(self.folder), str(self.port)]
+        return Program("metastore", command, {}, log, lambda: accepts(self.port), [self.port])
 
 
 def java_command() -> str:
@@ -63,9 +66,8 @@ def java_command() -> str:
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
     if found is None:
-        raise UsageError(
-            "there is no Java: install a Java 17 runtime (on Debian: apt-get install openjdk-17-jre-headless), or set JAVA_HOME"
-        )
+        where = f"no bin/java below JAVA_HOME={home}" if home else "no Java on PATH"
+        raise UsageError(f"there is {where}: install Java 17 (on Debian: apt-get install openjdk-17-jre-headless), or set JAVA_HOME to one")
     return found
 
 
@@ -93,7 +95,7 @@ def serve(folder: Path, port: int) -> None:
         "-Dhive.metastore.schema.verification=false",
         "-Dlog4j2.contextSelector=org.apache.logging.log4j.core.selector.ClassLoaderContextSelector",
     ]
-    gateway_port, token = launch_gateway(
+    gateway_port, token, java = launch_gateway(
         jarpath=str(next(jars.glob("py4j-*.jar"))),
         classpath=str(jars / "*"),
         javaopts=options,
@@ -102,9 +104,15 @@ def serve(folder: Path, port: int) -> None:
         enable_auth=True,
         redirect_stdout=sys.stdout,
         redirect_stderr=sys.stderr,
+        return_proc=True,
     )
-    gateway = JavaGateway(gateway_parameters=GatewayParameters(port=gateway_port, auth_token=token))
-    _server(gateway.jvm, port).serve()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        gateway = JavaGateway(gateway_parameters=GatewayParameters(port=gateway_port, auth_token=token))
+        _server(gateway.jvm, port).serve()
+    finally:
+        java.stdin.close()  # Py4J ends the JVM in order when its input ends
+        java.wait(JVM_STOP_WAIT_S)
 
 
 def _server(jvm: Any, port: int) -> Any:

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from pipeline.format.errors import UsageError
-from pipeline.stack.processes import LOOPBACK, Program, free_ports
+from pipeline.format.errors import StoreError, UsageError
+from pipeline.stack.ports import LOOPBACK, accepts, free_ports
+from pipeline.stack.processes import Program
+from pipeline.store import Access, ObjectStore
 
 BUCKET = "redkv"
 REGION = "us-east-1"  # any will do: SeaweedFS has one
@@ -89,9 +87,9 @@ class Seaweed:
         self.folder.mkdir(parents=True, exist_ok=True)
         flags = [f"-{name}={port}" for name, port in zip(PORT_FLAGS, self.ports, strict=True)]
         sockets = [f"-{part}.localSocket={path}" for part, path in zip(("filer", "s3"), self._sockets(), strict=False)]
-        command = [_weed(), "mini", f"-dir={self.folder}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", *_OFF, *flags, *sockets]
+        command = [_weed(), "mini", f"-dir={self.folder}", f"-bucket={BUCKET}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"]
         secrets = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
-        return Program("s3", command, secrets, log, self._is_ready)
+        return Program("s3", [*command, *_OFF, *flags, *sockets], secrets, log, self._is_ready, self.ports)
 
     def remove_sockets(self) -> None:
         """Remove the Unix sockets that a killed SeaweedFS leaves in /tmp."""
@@ -104,15 +102,16 @@ class Seaweed:
         own = (short / f"seaweedfs-{part}-grpc-{port[f'{part}.port.grpc']}.sock" for part in ("admin", "filer", "master", "s3", "volume"))
         return [short / f"redkv-weed-{port['filer.port']}.sock", short / f"redkv-weed-{port['s3.port']}.sock", *own]
 
+    def store(self, root: str) -> ObjectStore:
+        """A root in it, whatever the AWS chain of this process says."""
+        return ObjectStore(root, Access(self.endpoint, REGION, self.access_key, self.secret_key))
+
     def _is_ready(self) -> bool:
-        client = boto3.session.Session(self.access_key, self.secret_key, region_name=REGION).client(
-            "s3", endpoint_url=self.endpoint, config=Config(connect_timeout=1, read_timeout=5, retries={"max_attempts": 0})
-        )
+        if not accepts(self.ports[0]):  # boto3 would repeat a refused connection, slower each time
+            return False
         try:
-            client.create_bucket(Bucket=BUCKET)
-        except ClientError as refused:
-            return refused.response["Error"]["Code"] in {"BucketAlreadyExists", "BucketAlreadyOwnedByYou"}
-        except BotoCoreError:
+            next(self.store(f"s3://{BUCKET}").list(""), None)
+        except StoreError:  # it answers before it has made the bucket
             return False
         return True
 

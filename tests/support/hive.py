@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.stack.metastore import Metastore
-from pipeline.stack.processes import free_ports, kill
+from pipeline.stack.ports import free_ports
+from pipeline.stack.processes import kill
 
 SPARK_LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1", "spark.ui.enabled": "false"}
 
@@ -24,7 +25,7 @@ def hive_metastore() -> Iterator[Metastore]:
             program.await_ready(running)
             yield metastore
         finally:
-            kill(running)
+            kill([running])
 
 
 def spark_conf(metastore: Metastore) -> dict[str, str]:

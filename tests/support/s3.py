@@ -49,5 +49,5 @@ def s3_store() -> Iterator[S3]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-            kill(running)
+            kill([running])
             seaweed.remove_sockets()

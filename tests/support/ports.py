@@ -1,0 +1,23 @@
+"""Loopback ports for tests: free ones, and ones that somebody else holds."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.stack.ports import LOOPBACK, free_ports
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    return free_ports(1)[0]
+
+
+@contextmanager
+def taken_port(port: int | None = None) -> Iterator[int]:
+    """A port on which this process listens, and never answers."""
+    with socket.socket() as holder:
+        holder.bind((LOOPBACK, free_port() if port is None else port))
+        holder.listen()
+        yield int(holder.getsockname()[1])
