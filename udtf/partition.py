@@ -99,8 +99,8 @@ class PartitionTask:
                 file, samples, count = SstFile(folder / f"{partition:05d}-{index:03d}.sst"), [], 0
             file.add(keys, values)
             count += stored
-            if len(samples) < SAMPLES_PER_FILE:
-                samples.append(_sample(keys[0], values[0]))
+            wanted = SAMPLES_PER_FILE - len(samples)
+            samples += [_sample(keys[at], values[at]) for at in range(0, len(keys), max(1, len(keys) // SAMPLES_PER_FILE))[:wanted]]
             if file.raw_bytes >= self.file_raw_bytes:
                 yield self._upload(
                     store, file, sst_key(self.dataset, self.version, self.build_id, partition, attempt, index), samples, count

@@ -59,8 +59,9 @@ class Watch:
         began = moved = self.clock()
         last: object = None
         while True:
-            views = {name: view(answer, target) for name, answer in self.nodes.statuses().items()}
-            self.listener.nodes(step, views)
+            answers = self.nodes.statuses()
+            self.listener.nodes(step, {name: view(answer, target) for name, answer in answers.items()})
+            views = {name: current(answer, target) for name, answer in answers.items()}
             _raise_fatal(views, target)
             done = {name: one for name, one in views.items() if isinstance(one, VersionStatus) and RANK[one.state] >= RANK[target.state]}
             if len(done) == len(views):
@@ -77,12 +78,15 @@ class Watch:
 
 
 def view(answer: Answer, target: Target) -> NodeView:
-    """One node's answer, as far as it speaks of the target."""
-    if isinstance(answer, SidecarUnavailableError):
-        return answer
-    if answer.desired_epoch < target.epoch:
-        return RedkvError.from_json(answer.error) if answer.error else None
-    return answer.find(target.dataset, target.version)
+    """One node's answer, as far as it speaks of the version."""
+    return answer if isinstance(answer, SidecarUnavailableError) else answer.find(target.dataset, target.version)
+
+
+def current(answer: Answer, target: Target) -> NodeView:
+    """One node's answer, if it follows the target's epoch; its failure as a whole, or None, if it does not."""
+    if isinstance(answer, SidecarUnavailableError) or answer.desired_epoch >= target.epoch:
+        return view(answer, target)
+    return RedkvError.from_json(answer.error) if answer.error else None
 
 
 def _raise_fatal(views: Mapping[str, NodeView], target: Target) -> None:
