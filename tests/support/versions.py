@@ -1,16 +1,29 @@
-"""Version directories for tests of a shard, made as a sidecar makes them: SST files, IngestExternalFile, identity, publish by rename."""
+"""Versions for tests, without Spark.
+
+`publish_version` makes a version directory as a sidecar does: an SST file, IngestExternalFile, identity, publish by rename.
+`build_version` puts a version's files and its manifest into an object store as the build job does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 from rocksdict import IngestExternalFileOptions, Options, Rdict, SstFileWriter
 
 from pipeline.format.admin import VersionIdentity
-from pipeline.format.keys import meta_key
-from pipeline.format.layout import IDENTITY_FILE, ShardPaths
-from pipeline.format.slots import SLOT_COUNT, SlotRange
+from pipeline.format.desired import DesiredVersion, Goal
+from pipeline.format.digest import ContentDigest
+from pipeline.format.keys import meta_key, parse_key
+from pipeline.format.layout import IDENTITY_FILE, ShardPaths, manifest_key, new_build_id, sst_key
+from pipeline.format.manifest import Manifest, ManifestFile, ManifestSample, Totals
+from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges
+from pipeline.format.values import canonical_reply
+from pipeline.store import ObjectStore
 
 ALL_SLOTS = (SlotRange(first=0, last=SLOT_COUNT - 1),)
 
@@ -63,3 +76,102 @@ def write_live(paths: ShardPaths, rows: Mapping[bytes, bytes]) -> None:
     for key, value in rows.items():
         database[meta_key(key)] = value
     database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltVersion:
+    """A version in an object store: its manifest, and the SHA-256 of the manifest's bytes."""
+
+    manifest: Manifest
+    manifest_sha256: str
+
+    def wanted(self, goal: Goal) -> DesiredVersion:
+        """Its entry in a desired state."""
+        return DesiredVersion(
+            version=self.manifest.version,
+            build_id=self.manifest.build_id,
+            manifest_key=manifest_key(self.manifest.dataset, self.manifest.version),
+            manifest_sha256=self.manifest_sha256,
+            goal=goal,
+        )
+
+
+def build_version(
+    store: ObjectStore,
+    dataset: str,
+    version: str,
+    rows: Mapping[bytes, bytes],
+    *,
+    prefix: str,
+    kind: Literal["string", "hash", "zset"] = "string",
+    partitions: Sequence[SlotRange] | None = None,
+    samples_every: int = 10,
+    wrong_samples: frozenset[bytes] = frozenset(),
+) -> BuiltVersion:
+    """Build `rows` (user key to meta value), a file per slot partition that has any (default: three, whose borders no even number of
+    shards shares); every `samples_every`th key is a sample, those of `wrong_samples` with a reply that nobody gives."""
+    build_id = new_build_id()
+    entries = sorted((meta_key(key), value) for key, value in rows.items())
+    files = []
+    with TemporaryDirectory() as folder:
+        for index, slots in enumerate(partitions or even_ranges(3)):
+            mine = [(key, value) for key, value in entries if parse_key(key).slot in slots]
+            if mine:
+                key = sst_key(dataset, version, build_id, index, "1", 0)
+                files.append(_upload(store, Path(folder) / f"{index}.sst", key, slots, mine))
+    samples = [_sample(key, value) for key, value in list(rows.items())[::samples_every]]
+    samples += [ManifestSample(key=key, reply_sha256="0" * 64) for key in sorted(wrong_samples)]
+    manifest = Manifest(
+        dataset=dataset,
+        version=version,
+        build_id=build_id,
+        built_at_ms=0,
+        prefix=prefix,
+        type=kind,
+        mode="replace",
+        spec={},
+        totals=Totals(
+            source_rows=len(rows),
+            stored_rows=len(rows),
+            duplicates=0,
+            skipped=0,
+            keys=len(rows),
+            entries=len(rows),
+            deletes=0,
+            bytes=sum(one.bytes for one in files),
+        ),
+        files=tuple(files),
+        samples=tuple(samples),
+    )
+    data = manifest.to_json()
+    store.create(manifest_key(dataset, version), data)
+    return BuiltVersion(manifest, hashlib.sha256(data).hexdigest())
+
+
+def _sample(key: bytes, value: bytes) -> ManifestSample:
+    return ManifestSample(key=key, reply_sha256=hashlib.sha256(canonical_reply(value)).hexdigest())
+
+
+def _upload(store: ObjectStore, path: Path, key: str, slots: SlotRange, entries: list[tuple[bytes, bytes]]) -> ManifestFile:
+    writer = SstFileWriter(Options(raw_mode=True))
+    writer.open(str(path))
+    for internal_key, value in entries:
+        writer[internal_key] = value
+    writer.finish()
+    digest = ContentDigest()
+    digest.update([one for one, _ in entries], [value for _, value in entries])
+    data = path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.upload(path, key, sha256)
+    return ManifestFile(
+        object_key=key,
+        slots=slots,
+        smallest=entries[0][0],
+        largest=entries[-1][0],
+        keys=len(entries),
+        entries=len(entries),
+        deletes=0,
+        bytes=len(data),
+        sha256=sha256,
+        content_digest=digest.hexdigest(),
+    )
