@@ -1,0 +1,166 @@
+"""Real sidecar processes for tests, and the two documents that they follow.
+
+`NodeUnderTest` is one node: its shards run already, its sidecar is started, killed and asked here. `Head` writes the documents.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import tomli_w
+
+from pipeline.format.desired import Desired, DesiredDataset, DesiredVersion
+from pipeline.format.layout import NodePaths, desired_key, topology_key
+from pipeline.format.records import VersionedRecord
+from pipeline.format.topology import Topology
+from pipeline.load.states import State
+from pipeline.load.status import NodeStatus, VersionStatus
+from pipeline.store import ObjectStore
+from tests.support.shards import REPOSITORY, ShardProcess, free_port
+
+WAIT_S = 60.0  # for what takes a second on an idle machine
+LOOK_S = 0.02
+CLUSTER = "test"
+
+T = TypeVar("T")
+
+
+class Head:
+    """The documents of a cluster, as a coordinator writes them; every write has the next epoch."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._etags: dict[str, str] = {}
+        self.desired = Desired(cluster=CLUSTER, epoch=0)
+
+    def topology(self, topology: Topology) -> None:
+        self._put(topology_key(CLUSTER), topology)
+
+    def want(self, **datasets: tuple[str, Sequence[DesiredVersion]]) -> int:
+        """Write the desired state: dataset=(prefix, versions), anew and whole; its epoch."""
+        wanted = {name: DesiredDataset(prefix=prefix, versions=tuple(versions)) for name, (prefix, versions) in datasets.items()}
+        self.desired = Desired(cluster=CLUSTER, epoch=self.desired.epoch + 1, datasets=wanted)
+        self._put(desired_key(CLUSTER), self.desired)
+        return self.desired.epoch
+
+    def put_back(self, older: Desired) -> None:
+        """Write an old document again, as a mistaken restore would."""
+        self._put(desired_key(CLUSTER), older)
+
+    def _put(self, key: str, document: VersionedRecord) -> None:
+        etag = self._etags.get(key)
+        data = document.to_json()
+        self._etags[key] = self._store.create(key, data) if etag is None else self._store.replace(key, data, etag)
+
+
+@dataclass
+class NodeUnderTest:
+    """One node. `environment` is the AWS chain's; it may lead through a proxy. `options` are further settings."""
+
+    root: Path
+    store_url: str
+    environment: Mapping[str, str]
+    shards: Sequence[ShardProcess]
+    options: Mapping[str, object] = field(default_factory=dict)
+    name: str = "node-1"
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data_dir(self) -> Path:
+        return self.root / "sidecar"
+
+    @property
+    def paths(self) -> NodePaths:
+        return NodePaths(self.data_dir)
+
+    @property
+    def log(self) -> str:
+        return (self.root / "sidecar.log").read_text()
+
+    def start(self) -> None:
+        """Start the sidecar, and wait until it answers."""
+        config = self.root / "sidecar.toml"
+        shards = [{"name": one.name, "data_dir": str(one.data_dir), "admin_socket": str(one.admin_socket)} for one in self.shards]
+        config.write_text(
+            tomli_w.dumps(
+                {
+                    "node": self.name,
+                    "data_dir": str(self.data_dir),
+                    "store": self.store_url,
+                    "cluster": CLUSTER,
+                    "port": self.port,
+                    "poll_s": 0.2,
+                    "shards": shards,
+                    **self.options,
+                }
+            )
+        )
+        with (self.root / "sidecar.log").open("ab") as log:
+            command = [sys.executable, "-m", "ingest_sidecar", "--config", str(config)]
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env={**os.environ, **self.environment})
+        self._until("to answer", self._answers)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(WAIT_S)
+        finally:
+            self.kill()
+
+    def status(self) -> NodeStatus:
+        return NodeStatus.from_json(httpx.get(f"http://127.0.0.1:{self.port}/v1/status").content, "status")
+
+    def wake(self) -> None:
+        assert httpx.post(f"http://127.0.0.1:{self.port}/v1/wake").status_code == httpx.codes.ACCEPTED
+
+    def until(self, dataset: str, version: str, state: State) -> VersionStatus:
+        """Wait until a version is in that state; its status. A fatal failure on the way is an AssertionError."""
+
+        def reached() -> VersionStatus | None:
+            found = self.status().find(dataset, version)
+            if found is not None and found.state is State.FAILED and state is not State.FAILED:
+                assert found.error is not None
+                assert found.error["outcome"] != "fatal", found.error
+            return found if found is not None and found.state is state else None
+
+        return self._until(f"{dataset} {version} to be {state}", reached)
+
+    def until_true(self, what: str, look: Callable[[NodeStatus], bool]) -> None:
+        """Wait for something in the status."""
+        self._until(what, lambda: look(self.status()))
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/v1/health").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _until(self, what: str, look: Callable[[], T | None]) -> T:
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            assert self.process is not None
+            assert self.process.poll() is None, f"the sidecar ended:\n{self.log}"
+            if found := look():
+                return found
+            assert time.monotonic() < deadline, f"waited for {what}; the log:\n{self.log[-4000:]}"
+            time.sleep(LOOK_S)
