@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -32,8 +33,8 @@ from examples.nycflights.traffic import LIVE_KEYS, Seen, Traffic, Versions, live
 from pipeline.format.errors import RedkvError, UsageError
 from pipeline.stack.local import Stack
 
-FOLDER = Path("build/demo")
 SPECS = Path(__file__).parent
+FOLDER = SPECS.parents[1] / "build" / "demo"  # removed at the start and at the end of every run
 TABLES_S_MAX = 300.0
 LOAD_S_MAX = 600.0
 COMMAND_S_MAX = 60.0
@@ -98,8 +99,8 @@ class Demo:
         log = self.folder / "tables.log"
         command = [sys.executable, "-m", "examples.nycflights.tables", "--csv", str(self.folder / "csv"), "--config", str(self.config)]
         with log.open("wb") as output:
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=TABLES_S_MAX, check=False)
-        if done.returncode:
+            status, _ = _run(command, TABLES_S_MAX, stdout=output, stderr=subprocess.STDOUT)
+        if status:
             raise DemoError(f"the tables could not be created: see {log}")
 
     @property
@@ -131,10 +132,10 @@ class Demo:
     def _redkv(self, *arguments: str, timeout_s: float = COMMAND_S_MAX) -> dict[str, Any]:
         """A command of the real command line; its progress goes to this terminal, its JSON answer comes back."""
         command = [_redkv_path(), "--config", str(self.config), *arguments, "--output", "json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=timeout_s, check=False)
-        if done.returncode:
-            raise DemoError(f"`{shlex.join(command)}` ended with {done.returncode}")
-        answer: dict[str, Any] = json.loads(done.stdout)
+        status, output = _run(command, timeout_s, stdout=subprocess.PIPE)
+        if status:
+            raise DemoError(f"`{shlex.join(command)}` ended with {status}")
+        answer: dict[str, Any] = json.loads(output)
         return answer
 
     def _traffic_keys(self) -> dict[bytes, Versions]:
@@ -161,6 +162,12 @@ class Demo:
         counted = self._counted(dataset, day)
         if counted != found.keys:
             found.differs(f"the shards count {counted} keys, the table makes {found.keys}")
+        loaded = next(one for one in self.loads if (one["dataset"], one["version"]) == (dataset, day))
+        told = (loaded["source_rows"], loaded["skipped"], loaded["keys"])
+        if told != (rows, rows - found.elements, found.keys):
+            found.differs(
+                f"the load reports {told[0]} rows, {told[1]} skipped, {told[2]} keys; the file says {rows} rows, {found.keys} keys"
+            )
         return Compared(dataset, day, rows, counted, found)
 
     def _counted(self, dataset: str, version: str) -> int:
@@ -186,8 +193,10 @@ class Demo:
     @staticmethod
     def _judge(seen: Seen, compared: list[Compared]) -> None:
         mismatches = sum(one.found.mismatches for one in compared)
-        rows = sum(one.rows for one in compared)
-        console.print(f"rows: {rows:,}   client errors: {seen.failed}   mismatches: {mismatches}", style="bold")
+        rows = sum(one.found.elements for one in compared)
+        skipped = sum(one.rows - one.found.elements for one in compared)
+        console.print(f"rows read back: {rows:,}   skipped by rule: {skipped:,}", style="bold")
+        console.print(f"client errors: {seen.failed}   mismatches: {mismatches}", style="bold")
         if mismatches or seen.failed:
             raise DemoError(f"{mismatches} mismatches, {seen.failed} client errors or wrong replies")
 
@@ -197,6 +206,17 @@ def _timed(what: str) -> Iterator[None]:
     begin = perf_counter()
     yield
     console.print(f"[green]done[/] {what} ({perf_counter() - begin:.1f} s)")
+
+
+def _run(command: list[str], timeout_s: float, **streams: Any) -> tuple[int, bytes]:
+    """A process with all that it starts, which ends with this call whatever happens; its exit code and captured output."""
+    with subprocess.Popen(command, start_new_session=True, **streams) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, output or b""
 
 
 def _redkv_path() -> str:
@@ -223,22 +243,25 @@ def main() -> int:
     """The command; its exit code."""
     parser = argparse.ArgumentParser(description="Load real tables into a local cluster under client traffic, and compare every row.")
     parser.add_argument("--keep", action="store_true", help="leave the stack running at the end")
-    parser.add_argument("--dir", type=Path, default=FOLDER, help="where everything lies; emptied first")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop_on_signal)
-    demo = Demo(arguments.dir)
+    demo = Demo(FOLDER)
     if demo.stack.exists:
         demo.stack.remove()  # of a run that was kept
     rmtree(demo.folder, ignore_errors=True)
     data.extract(demo.folder / "csv")
     try:
         demo.run()
-    except (DemoError, RedkvError) as failed:
+    except (DemoError, RedkvError, subprocess.TimeoutExpired) as failed:
         demo.stack.stop()
         console.print(f"[red]failed[/] {type(failed).__name__}: ", end="")
         console.print(str(failed), markup=False)
         console.print(f"The logs are in {demo.stack.folder / 'logs'}.")
         return 1
+    except KeyboardInterrupt:
+        demo.stack.stop()
+        console.print("interrupted; everything is stopped")
+        return 128 + signal.SIGINT
     except BaseException:
         demo.stack.stop()
         raise
