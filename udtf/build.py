@@ -70,8 +70,8 @@ def build_version(
     ranges = tuple(even_ranges(partitions))
     task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges)
     written = [Written.model_validate_json(row.written) for row in _written(source, spec, partitions, task).collect()]
-    manifest = _manifest(spec, version, build_id, built_at_ms, written)
-    return _publish(store, manifest)
+    manifest = assemble(spec, version, build_id, built_at_ms, written)
+    return publish(store, manifest)
 
 
 def encoded(source: DataFrame, spec: DatasetSpec, partitions: int) -> DataFrame:
@@ -115,7 +115,14 @@ def _partition_count(spark: SparkSession, spec: DatasetSpec, source: DataFrame) 
     return max(1, min(SLOT_COUNT, max(by_size, PARTITIONS_PER_CORE * cores)))
 
 
-def _manifest(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, written: list[Written]) -> Manifest:
+def assemble(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, written: list[Written]) -> Manifest:
+    """The manifest of what all tasks wrote.
+
+    Raises:
+        RedkvError: a task's failure.
+        DataError: nothing was stored.
+        CountMismatchError: rows were lost or doubled.
+    """
     for one in written:
         if one.failure is not None:
             raise RedkvError.from_json(one.failure)
@@ -162,7 +169,8 @@ def _samples(written: list[Written]) -> tuple[ManifestSample, ...]:
     return tuple(ordered[:SAMPLES_MAX])
 
 
-def _publish(store: ObjectStore, manifest: Manifest) -> Built:
+def publish(store: ObjectStore, manifest: Manifest) -> Built:
+    """Write the manifest by conditional create; if another build of the version finished first, that one stands."""
     key = manifest_key(manifest.dataset, manifest.version)
     try:
         store.create(key, manifest.to_json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from pipeline.settings import load_settings
 from pipeline.store import ObjectStore
 
 UNREACHABLE = 1
+LOG_COLUMNS = 200  # of a table that goes to a file or a pipe
 
 
 def status(
@@ -78,13 +80,13 @@ def _print_text(desired: Desired, answers: dict[str, Answer], names: list[str]) 
         return
     table = Table()
     for column in ("dataset", "version", "goal", "node", "state", "files", "bytes", "keys", "idle", "error"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column != "error")
     for name in names:
         for wanted in desired.datasets[name].versions:
             for node, answer in answers.items():
                 found = None if isinstance(answer, SidecarUnavailableError) else answer.find(name, wanted.version)
                 table.add_row(name, wanted.version, str(wanted.goal), node, *_cells(found))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else LOG_COLUMNS).print(table)
 
 
 def _cells(one: VersionStatus | None) -> tuple[str, ...]:

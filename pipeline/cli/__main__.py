@@ -1,0 +1,5 @@
+"""`python -m pipeline.cli` is `redkv`."""
+
+from pipeline.cli.app import main
+
+main()
