@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ POOL_CONNECTIONS_MAX = 32
 SINGLE_PUT_BYTES_MAX = 5 << 30  # S3's limit of one PUT
 
 _NOT_MODIFIED = 304
+_RANGE_NOT_SATISFIABLE = 416
 _MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 _DENIED = frozenset(
     {"401", "403", "AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "Forbidden"}
@@ -135,12 +136,12 @@ class ObjectStore:
             self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=source, ChecksumSHA256=checksum)
 
     def stream(self, key: str, start: int = 0, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
-        """The bytes of an object from `start` on, in chunks.
+        """The bytes of an object from `start` on, in chunks; none if it has no more, as when a connection broke after the last byte.
 
         Raises:
             StoreUnavailableError: the connection broke; go on from where the bytes ended.
         """
-        with self._translated("read", key):
+        with suppress(_NothingThere), self._translated("read", key):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=f"bytes={start}-")
             yield from answer["Body"].iter_chunks(chunk_bytes)
 
@@ -181,11 +182,17 @@ class _NotModified(Exception):  # noqa: N818 -- not an error: the answer 304
     pass
 
 
+class _NothingThere(Exception):  # noqa: N818 -- not an error: the answer 416 to a range that begins at the end
+    pass
+
+
 def _refusal(refused: ClientError, verb: str, where: str) -> Exception:
     code = str(refused.response.get("Error", {}).get("Code", ""))
     status = refused.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status == _NOT_MODIFIED:
         return _NotModified()
+    if status == _RANGE_NOT_SATISFIABLE:
+        return _NothingThere()
     kinds = ((_MISSING, ObjectMissingError), (_DENIED, StoreAccessError), (_CONFLICT, ConflictError), (_BUSY, StoreUnavailableError))
     kind = next((kind for codes, kind in kinds if code in codes or str(status) in codes), StoreError)
     return kind(f"the store refused to {verb} {where}: {refused}", object=where, code=code, status=status)

@@ -1,18 +1,37 @@
-"""`redkv up` and `redkv down`: the local stack."""
+"""`redkv up` and `redkv down`: the local stack.
+
+The stack's own modules are imported when one of the two runs: they need packages of the extra `stack`, which a storage node does not have.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.stack.local import Stack
+from pipeline.format.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.stack.local import Stack
 
 Folder = Annotated[Path, typer.Option("--dir", help="The folder that holds the whole stack.")]
 DEFAULT_FOLDER = Path(".redkv")
+# With one of these in the environment, the AWS chain does not read the stack's own files, or not this user of them.
+STRONGER_THAN_FILES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+)
 
 
 def up(folder: Folder = DEFAULT_FOLDER) -> None:
@@ -20,33 +39,28 @@ def up(folder: Folder = DEFAULT_FOLDER) -> None:
 
     Example: redkv up, then redkv load examples/nycflights/plane.yaml --version 2026-11-22
     """
-    stack = Stack(folder)
+    stack = _stack(folder)
     started = stack.start(tell=typer.echo)
     if not started:
         typer.echo(f"the stack in {stack.folder} is up already")
-    table = Table(title=f"stack in {stack.folder}", title_justify="left")
-    for column in ("member", "address", "slots"):
-        table.add_column(column)
-    table.add_row("s3", stack.settings.store, "")
-    table.add_row("metastore", stack.settings.metastore_uris, "")
-    for node in stack.topology.nodes:
-        table.add_row(f"{node.name}-sidecar", node.sidecar_url, "")
-        for shard in node.shards:
-            slots = ", ".join(f"{one.first}-{one.last}" for one in shard.slots)
-            table.add_row(shard.name, f"{shard.host}:{shard.port}", slots)
-    Console().print(table)
-    typer.echo(f"try: redis-cli -c -p {stack.topology.shards[0].port} PING")
+    Console().print(_members(stack))
+    shard = stack.topology.shards[0]
+    typer.echo(f"try: redis-cli -c -p {shard.port} CLUSTER INFO")
+    typer.echo(f"logs: {stack.folder / 'logs'}")
     if folder != DEFAULT_FOLDER:
-        typer.echo(f"every other command needs: export REDKV_CONFIG={stack.settings_path}")
+        typer.echo(f"for other commands: export REDKV_CONFIG={shlex.quote(str(stack.settings_path))}")
+    in_the_way = [name for name in STRONGER_THAN_FILES if name in os.environ and not os.environ[name].startswith(str(stack.folder))]
+    if in_the_way:
+        typer.echo(f"this shell's own AWS account stands over the stack's: before other commands, unset {' '.join(in_the_way)}", err=True)
 
 
 def down(
     folder: Folder = DEFAULT_FOLDER,
     *,
-    purge: Annotated[bool, typer.Option(help="Remove the folder with all its data, too.")] = False,
+    purge: Annotated[bool, typer.Option(help="Remove the stack's data, too.")] = False,
 ) -> None:
     """Stop the local stack; its data stays for the next `redkv up`, unless --purge."""
-    stack = Stack(folder)
+    stack = _stack(folder)
     if not stack.exists:
         typer.echo(f"there is no stack in {stack.folder}")
         return
@@ -54,4 +68,27 @@ def down(
     typer.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing of the stack in {stack.folder} was running")
     if purge:
         stack.remove()
-        typer.echo(f"removed {stack.folder}")
+        typer.echo(f"removed the data of the stack in {stack.folder}")
+
+
+def _stack(folder: Path) -> Stack:
+    try:
+        from pipeline.stack.local import Stack  # noqa: PLC0415 -- see the head of this module
+    except ModuleNotFoundError as missing:
+        message = f"the local stack needs {missing.name}: pip install 'redkv[server,sidecar,spark,stack]'"
+        raise UsageError(message, missing=missing.name) from missing
+    return Stack(folder)
+
+
+def _members(stack: Stack) -> Table:
+    table = Table(title=f"stack in {stack.folder}", title_justify="left")
+    for column in ("member", "address", "slots"):
+        table.add_column(column, overflow="fold")
+    table.add_row("s3", stack.s3_endpoint, "")
+    table.add_row("metastore", stack.metastore.uri, "")
+    for node in stack.topology.nodes:
+        table.add_row(f"{node.name}-sidecar", node.sidecar_url, "")
+        for shard in node.shards:
+            slots = ", ".join(f"{one.first}-{one.last}" for one in shard.slots)
+            table.add_row(shard.name, f"{shard.host}:{shard.port}", slots)
+    return table

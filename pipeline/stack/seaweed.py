@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +46,9 @@ class Seaweed:
     secret_key: str
 
     @classmethod
-    def new(cls, folder: Path) -> Seaweed:
-        """One with free ports and fresh credentials."""
-        return cls(folder, tuple(free_ports(len(PORT_FLAGS))), f"local{token_hex(8)}", token_hex(20))
+    def new(cls, folder: Path, ports: Sequence[int] = ()) -> Seaweed:
+        """One with fresh credentials, on these ports or on free ones."""
+        return cls(folder, tuple(ports) or tuple(free_ports(len(PORT_FLAGS))), f"local{token_hex(8)}", token_hex(20))
 
     @property
     def endpoint(self) -> str:
