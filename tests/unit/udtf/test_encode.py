@@ -1,0 +1,160 @@
+"""The vectorised encoder against a plain model that uses nothing but the contract's own functions."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.format.errors import InvalidScoreError, KeyTooLongError, NullValueError
+from pipeline.format.keys import meta_key, sortable_score
+from pipeline.format.slots import SLOT_COUNT, key_slot
+from pipeline.format.values import encode_hash, encode_string
+from pipeline.spec import DatasetSpec, parse_spec
+from pipeline.template import Template
+from udtf.encode import Encoder, constant_slot
+from udtf.source import value_columns
+
+PARTITIONS = 7
+TEMPLATES = ("p:${id}", "{tag}_${id}", "{t:${shard(16)}}_${id}", "a${id}b${other}", "x${shard(3)}:${other}-${id}", "q{${id}}")
+
+
+def spec_of(kind: str, key: str, on_null: str = "skip", **more: Any) -> DatasetSpec:
+    document = {"dataset": "d", "source": {"table": "db.t"}, "key": key, "type": kind, "mode": "replace", "on_null": on_null, **more}
+    return parse_spec(document, "a test's spec")
+
+
+def encode(spec: DatasetSpec, columns: dict[str, pa.Array]) -> tuple[list[tuple[int, bytes, bytes]], int]:
+    table = pa.RecordBatch.from_pydict(columns)
+    result = Encoder(spec, value_columns(spec, table.schema.names), PARTITIONS).encode(table)
+    assert result.rows == table.num_rows
+    rows = list(zip(*(column.to_pylist() for column in result.batch.columns), strict=True))
+    assert len(rows) == table.num_rows - result.skipped
+    return rows, result.skipped
+
+
+def placed(key: bytes, value: bytes) -> tuple[int, bytes, bytes]:
+    return key_slot(key) * PARTITIONS // SLOT_COUNT, meta_key(key), value
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=12)
+rows_of_text = st.lists(st.tuples(texts, texts, st.none() | texts, st.none() | st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows_of_text, st.sampled_from(TEMPLATES))
+def test_hashes_are_what_the_contract_says(rows: list[tuple[str, str, str | None, int | None]], key: str) -> None:
+    names = ("id", "other", "name", "count")
+    columns = {name: pa.array([row[at] for row in rows], pa.int64() if name == "count" else pa.string()) for at, name in enumerate(names)}
+    spec = spec_of("hash", key, hash={"columns": ["name", "count"]})
+    expected = []
+    for row in rows:
+        texts = {"id": row[0].encode(), "other": row[1].encode()}
+        pairs = [(name, str(value).encode()) for name, value in ((b"name", row[2]), (b"count", row[3])) if value is not None]
+        if pairs:
+            expected.append(placed(Template.parse(key).render(texts), encode_hash(pairs)))
+    assert encode(spec, columns) == (expected, len(rows) - len(expected))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.none() | texts, st.none() | st.binary(max_size=20)), min_size=1, max_size=30), st.sampled_from(TEMPLATES[:3]))
+def test_strings_are_the_bytes_of_their_column(rows: list[tuple[str | None, bytes | None]], key: str) -> None:
+    columns = {"id": pa.array([row[0] for row in rows], pa.string()), "raw": pa.array([row[1] for row in rows], pa.binary())}
+    expected = [
+        placed(Template.parse(key).render({"id": name.encode()}), encode_string(raw))
+        for name, raw in rows
+        if name is not None and raw is not None
+    ]
+    assert encode(spec_of("string", key, string={"column": "raw"}), columns) == (expected, len(rows) - len(expected))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(texts, st.none() | st.floats(allow_nan=False)), min_size=1, max_size=30))
+def test_members_carry_their_rank(rows: list[tuple[str, float | None]]) -> None:
+    columns = {
+        "id": pa.array(["k"] * len(rows)),
+        "name": pa.array([row[0] for row in rows]),
+        "score": pa.array([row[1] for row in rows], pa.float64()),
+    }
+    expected = [placed(b"z:k", sortable_score(score) + f"m/{name}".encode()) for name, score in rows if score is not None]
+    spec = spec_of("zset", "z:${id}", zset={"member": "m/${name}", "score": "score"})
+    assert encode(spec, columns) == (expected, len(rows) - len(expected))
+
+
+GOLDEN = [
+    (pa.array([7], pa.int8()), b"7"),
+    (pa.array([-(2**63)], pa.int64()), b"-9223372036854775808"),
+    (pa.array([0.1], pa.float64()), b"0.1"),
+    (pa.array([3.0], pa.float64()), b"3"),
+    (pa.array([1e21], pa.float64()), b"1e+21"),
+    (pa.array([-0.0], pa.float64()), b"-0"),
+    (pa.array([math.inf], pa.float64()), b"inf"),
+    (pa.array([math.nan], pa.float64()), b"nan"),
+    (pa.array([0.1], pa.float32()), b"0.1"),
+    (pa.array([True]), b"true"),
+    (pa.array(["grüß"]), "grüß".encode()),
+    (pa.array([b"\x00\xff"]), b"\x00\xff"),
+    (pa.array([dt.date(2026, 1, 31)]), b"2026-01-31"),
+    (
+        pa.array([dt.datetime(2026, 1, 31, 10, 0, tzinfo=dt.UTC)], pa.timestamp("us", "America/New_York")),
+        b"2026-01-31T10:00:00Z",
+    ),
+    (pa.array([1_769_853_601_000_500], pa.timestamp("us")), b"2026-01-31T10:00:01.0005"),
+]
+
+
+@pytest.mark.parametrize(("column", "text"), GOLDEN)
+def test_text_forms_stay_what_docs_types_md_says(column: pa.Array, text: bytes) -> None:
+    rows, _ = encode(spec_of("hash", "p:${id}"), {"id": pa.array(["1"]), "x": column})
+    assert rows == [placed(b"p:1", encode_hash([(b"x", text)]))]
+
+
+def test_a_double_reads_back_as_the_same_double() -> None:
+    @settings(max_examples=300)
+    @given(st.floats(allow_nan=False, allow_infinity=False))
+    def check(number: float) -> None:
+        rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}), {"id": pa.array(["1"]), "x": pa.array([number])})
+        assert float(rows[0][2][2:]) == number
+
+    check()
+
+
+def test_null_is_refused_by_name_unless_the_spec_skips_it() -> None:
+    columns = {"id": pa.array(["1", "2"]), "score": pa.array([1.0, None]), "name": pa.array(["a", "b"])}
+    with pytest.raises(NullValueError, match=r"NULL in column score of the row \{'id': '2', 'score': None\}") as refused:
+        encode(spec_of("zset", "z:${id}", "fail", zset={"member": "${name}", "score": "score"}), columns)
+    assert refused.value.fields["columns"] == ["score"]
+    with pytest.raises(NullValueError, match="NULL in column name"):
+        encode(
+            spec_of("hash", "p:${id}", "fail", hash={"columns": ["name"]}), {"id": pa.array(["1"]), "name": pa.array([None], pa.string())}
+        )
+
+
+def test_nan_has_no_rank() -> None:
+    columns = {"id": pa.array(["1"]), "score": pa.array([math.nan]), "name": pa.array(["a"])}
+    with pytest.raises(InvalidScoreError, match="column score of the row"):
+        encode(spec_of("zset", "z:${id}", zset={"member": "${name}", "score": "score"}), columns)
+
+
+def test_a_decimal_score_is_a_number() -> None:
+    columns = {"id": pa.array(["1"]), "score": pa.array(["12.50"]), "name": pa.array(["a"])}
+    rows, _ = encode(spec_of("zset", "z:${id}", zset={"member": "${name}", "score": "score"}), columns)
+    assert rows[0][2] == sortable_score(float(Decimal("12.50"))) + b"a"
+
+
+def test_an_absurd_key_is_refused() -> None:
+    with pytest.raises(KeyTooLongError, match="65536"):
+        encode(spec_of("hash", "p:${id}"), {"id": pa.array(["x" * 70_000]), "name": pa.array(["a"])})
+
+
+@pytest.mark.parametrize(
+    ("key", "tag"), [("{plane}_${id}", b"plane"), ("a{b}c${id}", b"b"), ("a{}${id}", None), ("{a${id}}", None), ("a:${id}", None)]
+)
+def test_a_literal_hash_tag_gives_one_slot(key: str, tag: bytes | None) -> None:
+    assert constant_slot(Template.parse(key)) == (None if tag is None else key_slot(tag))
