@@ -55,7 +55,8 @@ class Cluster:
 
     def client(self) -> RedisCluster:
         first = self.stack.topology.shards[0]
-        return RedisCluster(startup_nodes=[ClusterNode(first.host, first.port)], decode_responses=True)
+        seeds = [ClusterNode(first.host, first.port)]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=seeds, decode_responses=True)
 
     def redkv(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "REDKV_CONFIG": str(self.stack.settings_path)}
@@ -78,7 +79,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def check_rows(client: RedisCluster, prefix: str, mark: str = "") -> None:
-    pipeline = client.pipeline()
+    pipeline = client.pipeline()  # type: ignore[no-untyped-call]
     for number in range(ROWS):
         pipeline.hgetall(f"{prefix}{number}")
     found = pipeline.execute()

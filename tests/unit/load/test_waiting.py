@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -25,10 +25,10 @@ class Silent:
 class Script:
     """Answers by turn; the last one stays."""
 
-    def __init__(self, *turns: dict[str, Answer]) -> None:
+    def __init__(self, turns: Sequence[Mapping[str, Answer]]) -> None:
         self.turns = list(turns)
 
-    def statuses(self) -> dict[str, Answer]:
+    def statuses(self) -> Mapping[str, Answer]:
         return self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
 
 
@@ -48,10 +48,10 @@ def node(name: str, state: State, epoch: int = 7, **more: object) -> NodeStatus:
     return NodeStatus(node=name, desired_epoch=epoch, topology_epoch=1, datasets={"person": (version,)})
 
 
-def watch(*turns: dict[str, Answer]) -> Callable[[], dict[str, VersionStatus]]:
+def watch(*turns: Mapping[str, Answer]) -> Callable[[], dict[str, VersionStatus]]:
     clock = Clock()
     patience = Patience(step_s_max=1000, stall_s_max=60)
-    one = Watch(Script(*turns), Silent(), patience, clock, clock.sleep)  # type: ignore[arg-type] -- the script stands for the nodes
+    one = Watch(Script(turns), Silent(), patience, clock, clock.sleep)  # type: ignore[arg-type]  # the script stands for the nodes
     return lambda: one.until(TARGET, Step.STAGE)
 
 
