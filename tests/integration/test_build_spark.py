@@ -52,7 +52,8 @@ class World:
 def world() -> Iterator[World]:
     with s3_store() as s3, hive_metastore() as metastore:
         os.environ["PYSPARK_PYTHON"] = sys.executable
-        conf: dict[str, bool | float | int | str | None] = {**spark_conf(metastore), "spark.sql.ansi.enabled": "true", "spark.ui.showConsoleProgress": "false"}
+        quiet: dict[str, bool | float | int | str | None] = {"spark.sql.ansi.enabled": "true", "spark.ui.showConsoleProgress": "false"}
+        conf = quiet | spark_conf(metastore)
         spark = SparkSession.builder.master("local[2]").config(map=conf).enableHiveSupport().getOrCreate()
         spark.sql("CREATE DATABASE features")
         spark.sql("CREATE TABLE features.person (id BIGINT, name STRING, ds STRING) STORED AS ORC")
