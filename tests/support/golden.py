@@ -1,15 +1,17 @@
 """The golden files: bytes that must stay readable for as long as their format version lives.
 
-`make golden` (or `python -m tests.support.golden`) writes them anew, and the JSON examples of docs/format.md with them. Do that only
-for a change of the format that you mean to make, and read the difference before you commit it: what is on a customer's disk and in
-their object store was written by the old bytes.
+`make golden` (or `python -m tests.support.golden`) writes them anew, and with them the grammars and JSON examples of docs/format.md. Do
+that only for a change of the format that you mean to make, and read the difference before you commit it: what is on a customer's disk and
+in their object store was written by the old bytes.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
@@ -25,7 +27,9 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 DOCUMENT = ROOT / "docs" / "format.md"
 
-_JSON_EXAMPLE = re.compile(r"^```json (?P<name>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_JSON_EXAMPLE = re.compile(r"^```json (\S+)\n(?:(?!```).*\n)*```$", re.MULTILINE)
+_GRAMMAR = re.compile(r"^```text (\w+)\n(?:(?!```).*\n)*```$", re.MULTILINE)
+_LITERAL_BLOCK = re.compile(r"::\n\n((?:    .*\n)+)")
 
 
 def key_cases() -> dict[str, bytes]:
@@ -115,9 +119,18 @@ def _lines(cases: dict[str, str] | dict[str, int]) -> bytes:
     return json.dumps(cases, indent=1).encode() + b"\n"
 
 
+def grammars_of(module: str) -> list[str]:
+    """The literal blocks (after `::`) of a module's docstring."""
+    where = "pipeline.template" if module == "template" else f"pipeline.format.{module}"
+    documented = importlib.import_module(where).__doc__ or ""
+    return [textwrap.dedent(block) for block in _LITERAL_BLOCK.findall(documented)]
+
+
 def with_examples(document: str, files: dict[str, bytes]) -> str:
-    """The document with its ```json NAME blocks filled from the golden files."""
-    return _JSON_EXAMPLE.sub(lambda found: f"```json {found['name']}\n{files[found['name']].decode()}```", document)
+    """The document with its ```json NAME blocks filled from the golden files, its ```text MODULE blocks from the modules."""
+    grammars = {module: iter(grammars_of(module)) for module in set(_GRAMMAR.findall(document))}
+    document = _GRAMMAR.sub(lambda found: f"```text {found[1]}\n{next(grammars[found[1]])}```", document)
+    return _JSON_EXAMPLE.sub(lambda found: f"```json {found[1]}\n{files[found[1]].decode()}```", document)
 
 
 def rewrite() -> list[Path]:
