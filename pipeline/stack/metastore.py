@@ -7,6 +7,7 @@ and puts the same server together from Hive's public classes, on a socket of 127
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.protocol import Py4JJavaError
 
 from pipeline.format.errors import UsageError
 from pipeline.stack.ports import LOOPBACK, accepts
@@ -23,6 +25,8 @@ from pipeline.stack.processes import Program
 
 HEAP = "512m"
 JVM_STOP_WAIT_S = 10.0  # it takes about 0.1 s; Derby mends what a killed JVM leaves
+RETRY_INTERVAL_MS = 200  # ten times, by default 2 s apart: made for a database that comes back, but Derby lives in this very JVM
+CAUSES_MAX = 50  # Java lets causes form a circle
 WORKERS_MIN = 2
 WORKERS_MAX = 64  # Spark's driver holds a few connections; nobody else connects here
 
@@ -93,6 +97,7 @@ def serve(folder: Path, port: int) -> None:
         f"-Dhive.metastore.warehouse.dir={folder}/warehouse",
         "-Ddatanucleus.schema.autoCreateAll=true",
         "-Dhive.metastore.schema.verification=false",
+        f"-Dhive.hmshandler.retry.interval={RETRY_INTERVAL_MS}ms",
         "-Dlog4j2.contextSelector=org.apache.logging.log4j.core.selector.ClassLoaderContextSelector",
     ]
     gateway_port, token, java = launch_gateway(
@@ -110,9 +115,19 @@ def serve(folder: Path, port: int) -> None:
     try:
         gateway = JavaGateway(gateway_parameters=GatewayParameters(port=gateway_port, auth_token=token))
         _server(gateway.jvm, port).serve()
+    except Py4JJavaError as failed:  # its text is asked from the JVM: now, while that runs
+        sys.exit(f"the metastore in {folder} failed: {_root_cause(failed.java_exception)}")
     finally:
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)  # that its references point nowhere now is no news
         java.stdin.close()  # Py4J ends the JVM in order when its input ends
         java.wait(JVM_STOP_WAIT_S)
+
+
+def _root_cause(failure: Any) -> str:
+    causes = [failure]
+    while (cause := causes[-1].getCause()) is not None and len(causes) < CAUSES_MAX:
+        causes.append(cause)
+    return str(causes[-1].toString())
 
 
 def _server(jvm: Any, port: int) -> Any:
