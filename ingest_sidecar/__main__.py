@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -16,6 +19,17 @@ from ingest_sidecar.reconcile import Reconciler
 from ingest_sidecar.settings import SidecarSettings
 from pipeline.format.errors import RedkvError
 from pipeline.store import ObjectStore
+
+STOP_WAIT_S = 5  # for HTTP answers under way
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn raises the signal that ended it once more, which would kill this process before its own work has ended."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `serve`'s."""
+        yield
 
 
 def main() -> int:
@@ -33,10 +47,19 @@ def main() -> int:
 
 
 async def serve(settings: SidecarSettings) -> None:
-    """Answer HTTP and reconcile until the server is told to stop; a reconcile loop that ends ends the process."""
+    """Answer HTTP and reconcile until SIGTERM or SIGINT; a reconcile loop that ends ends the process."""
     reconciler = Reconciler(settings, ObjectStore(settings.store))
-    config = uvicorn.Config(application(reconciler), host=settings.host, port=settings.port, log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(
+        application(reconciler),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=STOP_WAIT_S,
+    )
+    server = _HttpServer(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
     loop = asyncio.create_task(reconciler.run(), name="reconcile")
     http = asyncio.create_task(server.serve(), name="http")
     await asyncio.wait({loop, http}, return_when=asyncio.FIRST_COMPLETED)
@@ -49,15 +72,18 @@ async def serve(settings: SidecarSettings) -> None:
 
 
 def _configure_logs(node: str) -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    steps: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer = structlog.processors.JSONRenderer()
+    handler = logging.StreamHandler(sys.stderr)  # uvicorn's and boto3's words, in the same form
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=steps, processor=renderer))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*steps, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,

@@ -6,12 +6,15 @@ Rules: a directory under `versions/` is whole, because it came there by one rena
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.format.admin import VersionIdentity
+from pipeline.format.errors import DiskFullError, IngestProcessError, NodeError
 from pipeline.format.layout import IDENTITY_FILE, NodePaths, ShardPaths
 
 
@@ -77,6 +80,19 @@ def remove_staged(node: NodePaths, dataset: str, version: str) -> None:
             folder.parent.rmdir()
 
 
+def unpublished(paths: ShardPaths) -> Iterator[tuple[Path, str, str]]:
+    """Everything unpublished, each with its dataset and version."""
+    if paths.making.is_dir():
+        for child in paths.making.iterdir():
+            dataset, _, rest = child.name.partition("@")
+            yield child, dataset, rest.partition("@")[0]
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove something unpublished."""
+    shutil.rmtree(path)
+
+
 def remove_unpublished(paths: ShardPaths) -> None:
     """Remove everything unpublished: what a process that died left behind."""
     if paths.making.is_dir():
@@ -91,6 +107,28 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync(fresh)
     fresh.replace(path)
     sync(path.parent)
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock a file for this process and the children that it hands the descriptor to; None while another process holds it.
+
+    The lock goes with the last of them, so what a killed sidecar's ingest process may still write is never cleaned up under its hands.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def disk_failure(failed: OSError, what: str) -> NodeError:
+    """What the operating system refused, as one of our errors."""
+    if failed.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFullError(f"{what} found the disk full ({failed}): free space there, it goes on by itself", path=failed.filename)
+    return IngestProcessError(f"{what} was refused by the operating system: {failed}", path=failed.filename)
 
 
 def sync(path: Path) -> None:

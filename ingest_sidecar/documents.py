@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ingest_sidecar.disk import write_atomically
 from pipeline.format.desired import Desired
-from pipeline.format.errors import ObjectMissingError, StaleEpochError
+from pipeline.format.errors import FormatError, ObjectMissingError, StaleEpochError
 from pipeline.format.layout import NodePaths, desired_key, topology_key
 from pipeline.format.records import VersionedRecord
 from pipeline.format.topology import Topology
@@ -44,14 +44,14 @@ class Documents:
         if topology is not None:
             data, etag = topology
             read = Topology.from_json(data, topology_key(self._cluster))
-            self._refuse_stale(read.epoch, self.memory.topology_epoch, topology_key(self._cluster))
+            self._check(read, self.memory.topology_epoch, topology_key(self._cluster))
             self.topology = read
             self._follow(topology_key(self._cluster), etag)
         desired = self._changed(desired_key(self._cluster))
         if desired is not None:
             data, etag = desired
             wanted = Desired.from_json(data, desired_key(self._cluster))
-            self._refuse_stale(wanted.epoch, self.memory.desired_epoch, desired_key(self._cluster))
+            self._check(wanted, self.memory.desired_epoch, desired_key(self._cluster))
             self.desired = wanted
             self._follow(desired_key(self._cluster), etag)
 
@@ -62,13 +62,15 @@ class Documents:
             return None  # a cluster that nothing was ever loaded onto
         return None if blob is None else (blob.data, blob.etag)
 
-    def _refuse_stale(self, epoch: int, followed: int, key: str) -> None:
-        if epoch < followed:
-            message = f"{key} has epoch {epoch}, this node follows {followed} already: an older document was put back; write a newer one"
-            raise StaleEpochError(message, object=key, epoch=epoch, followed=followed)
+    def _check(self, document: Desired | Topology, followed: int, key: str) -> None:
+        if document.cluster != self._cluster:
+            raise FormatError(f"{key} is a document of cluster {document.cluster}, not of {self._cluster}", object=key)
+        if document.epoch < followed:
+            message = f"{key} has epoch {document.epoch}, this node follows {followed}: an older document was put back; write a newer one"
+            raise StaleEpochError(message, object=key, epoch=document.epoch, followed=followed)
 
     def _follow(self, key: str, etag: str) -> None:
-        self._etags[key] = etag
+        """Remember the epochs on disk, and only then the ETag: what could not be remembered is read again."""
         memory = Memory(
             desired_epoch=self.desired.epoch if self.desired else self.memory.desired_epoch,
             topology_epoch=self.topology.epoch if self.topology else self.memory.topology_epoch,
@@ -76,3 +78,4 @@ class Documents:
         if memory != self.memory:
             write_atomically(self._paths.memory, memory.to_json())
             self.memory = memory
+        self._etags[key] = etag

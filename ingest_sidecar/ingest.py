@@ -1,13 +1,22 @@
-"""Ingestion as the sidecar sees it: a process of its own per version, told by JSON on its standard input, answering on its standard output.
+"""Ingestion as the sidecar sees it: a process of its own per version, at low priority, so that the shards' readers come first.
 
-The process runs at low priority, so that the shards' readers come first, and its memory goes with it.
+::
+
+    standard input   := IngestJob, one line of JSON; then open, silent, as long as the sidecar lives: at its end the process ends itself
+    standard output  := answer*, one line of JSON each; the last one has `held` or `error`
+    answer           := {"entries": checked so far} | {"held": {shard: VersionIdentity}} | {"error": RedkvError}
+
+The process holds the node's lock too (sidecar.lock), so a sidecar that starts again waits until it is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -18,6 +27,10 @@ from pipeline.format.records import Record, VersionedRecord
 from pipeline.format.slots import SlotRange
 
 LOG_BYTES_SHOWN = 2000
+LINE_BYTES_MAX = 1 << 20  # of an answer; a refusal with its fields takes a few hundred
+
+EntriesSeen = Callable[[int], None]
+"""Told how many entries are checked so far."""
 
 
 class IngestFile(Record):
@@ -47,8 +60,8 @@ class IngestJob(VersionedRecord):
     shards: tuple[IngestShard, ...]
 
 
-async def run_ingest(job: IngestJob) -> dict[str, VersionIdentity]:
-    """Make and publish the version directories of a job; what each shard holds then.
+async def run_ingest(job: IngestJob, lock: int, seen: EntriesSeen) -> dict[str, VersionIdentity]:
+    """Make and publish the version directories of a job; what each shard holds then. `lock` is the descriptor of the node's lock.
 
     Raises:
         RedkvError: as the process names it.
@@ -61,18 +74,39 @@ async def run_ingest(job: IngestJob) -> dict[str, VersionIdentity]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        pass_fds=(lock,),
+        limit=LINE_BYTES_MAX,
     )
+    assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 -- all three were asked for above
+    log = asyncio.ensure_future(process.stderr.read())
     try:
-        answer, log = await process.communicate(job.to_json())
-    except BaseException:
+        with suppress(ConnectionError):  # it died before it had read its job: its exit code tells
+            process.stdin.write(job.model_dump_json().encode() + b"\n")
+            await process.stdin.drain()
+        answer = await _last_answer(process.stdout, seen)
+        await process.wait()
+        said = await log
+    finally:
+        log.cancel()
         if process.returncode is None:
             process.kill()
             await process.wait()
-        raise
-    if process.returncode == 0:
-        return {name: VersionIdentity.model_validate(one) for name, one in from_json(answer).items()}
-    if answer:
-        raise RedkvError.from_json(from_json(answer))
-    said = log[-LOG_BYTES_SHOWN:].decode(errors="replace").strip()
-    message = f"the ingest process of {job.dataset} {job.version} ended with code {process.returncode}: {said or 'it said nothing'}"
+        process.stdin.close()
+    if "error" in answer:
+        raise RedkvError.from_json(answer["error"])
+    if "held" in answer and process.returncode == 0:
+        return {name: VersionIdentity.model_validate(one) for name, one in answer["held"].items()}
+    text = said[-LOG_BYTES_SHOWN:].decode(errors="replace").strip() or "it said nothing"
+    message = f"the ingest process of {job.dataset} {job.version} ended with code {process.returncode}: {text}"
     raise IngestProcessError(message, dataset=job.dataset, version=job.version, code=process.returncode)
+
+
+async def _last_answer(answers: asyncio.StreamReader, seen: EntriesSeen) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    async for line in answers:
+        if not line.endswith(b"\n"):
+            break  # it died within a word
+        last = from_json(line)
+        if "entries" in last:
+            seen(last["entries"])
+    return last

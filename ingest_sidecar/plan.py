@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from pipeline.format.errors import DiskFullError, FormatError
 from pipeline.format.keys import parse_key
 from pipeline.format.manifest import Manifest, ManifestFile
-from pipeline.format.slots import SlotRange
+from pipeline.format.slots import SlotRange, slot_set
 
 Slots = tuple[SlotRange, ...]
 
@@ -58,6 +58,11 @@ def _holds(file: ManifestFile, slots: Slots) -> bool:
     """Whether a file may hold keys of these slots: by its own first and last key, which is closer than its slot partition."""
     span = SlotRange(first=parse_key(file.smallest).slot, last=parse_key(file.largest).slot)
     return any(one.overlaps(span) for one in slots)
+
+
+def covered(wanted: Slots, held: Slots) -> bool:
+    """Whether all wanted slots are among the held ones."""
+    return wanted == held or slot_set(wanted) <= slot_set(held)
 
 
 def check_disk(needed_bytes: int, free_bytes: int, node: str, what: str) -> None:

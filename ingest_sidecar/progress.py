@@ -19,7 +19,7 @@ from pipeline.load.status import ShardVersion, VersionStatus
 RATE_WINDOW_S = 5.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Progress:
     """One version on this node. The state changes only by `apply`, along the transition table."""
 

@@ -4,25 +4,30 @@ Rules:
 - Each turn compares what is wanted with what is, and starts what is missing; it never waits for a version's work.
 - One version has one piece of work at a time. Its failure is its own: the others and the loop go on.
 - A fatal failure stands until the version is withdrawn or built anew; a retryable one is repeated with backoff.
-- What the desired state does not name goes; what a shard still serves stays until it serves something else.
+- What the desired state does not name goes (sweep.py), once the work on it has ended.
+- One sidecar works on a node: it holds the node's lock, and so does an ingest process that outlives it for a moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from ingest_sidecar.disk import published_versions, remove_staged, remove_unpublished, remove_version, staged_versions, write_atomically
+from ingest_sidecar.disk import disk_failure, remove_unpublished, try_lock, write_atomically
 from ingest_sidecar.documents import Documents
 from ingest_sidecar.plan import Slots
 from ingest_sidecar.settings import SidecarSettings
 from ingest_sidecar.shard_client import ShardClient
+from ingest_sidecar.sweep import Key, sweep
 from ingest_sidecar.version import Node, VersionOnNode
 from pipeline.format.admin import AdminCommand, ShardStatus
 from pipeline.format.desired import Goal
-from pipeline.format.errors import IngestProcessError, Outcome, RedkvError, ShardUnavailableError
+from pipeline.format.errors import IngestProcessError, NodeError, Outcome, RedkvError, ShardUnavailableError
 from pipeline.format.layout import NodePaths
 from pipeline.load.states import Event, State
 from pipeline.load.status import NodeStatus
@@ -30,26 +35,18 @@ from pipeline.store import ObjectStore
 
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 30.0
-
-Key = tuple[str, str]
-"""Dataset and version."""
+RETIRE_LOOK_S = 0.1  # between two looks whether the successor is active
+LOCK_LOOK_S = 0.1  # an ingest process ends within milliseconds of its sidecar, unless it stands in a system call
 
 
 class Reconciler:
     """The loop of one node. `run` until cancelled; `wake` to look at the documents now; `status` at any time."""
 
     def __init__(self, settings: SidecarSettings, store: ObjectStore) -> None:
-        paths = NodePaths(settings.data_dir)
-        self._settings = settings
-        self._documents = Documents(store, settings.cluster, paths)
-        self._node = Node(
-            settings=settings,
-            store=store,
-            paths=paths,
-            clients={one.name: ShardClient(one) for one in settings.shards},
-            downloads=asyncio.Semaphore(settings.downloads_max),
-            ingests=asyncio.Semaphore(settings.ingests_max),
-        )
+        self._settings, self._store = settings, store
+        self._paths = NodePaths(settings.data_dir)
+        self._documents = Documents(store, settings.cluster, self._paths)
+        self._clients = {one.name: ShardClient(one) for one in settings.shards}
         self._versions: dict[Key, VersionOnNode] = {}
         self._work: dict[Key, asyncio.Task[None]] = {}
         self._shards: dict[str, ShardStatus] = {}
@@ -77,12 +74,22 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        for client in self._node.clients.values():
-            await asyncio.to_thread(remove_unpublished, self._node.shard_paths(client.shard.name))
+        lock = await self._locked()
+        node = Node(
+            settings=self._settings,
+            store=self._store,
+            paths=self._paths,
+            clients=self._clients,
+            downloads=ThreadPoolExecutor(self._settings.downloads_max, "download"),
+            ingests=asyncio.Semaphore(self._settings.ingests_max),
+            lock=lock,
+        )
         try:
+            for name in self._clients:
+                await asyncio.to_thread(remove_unpublished, node.shard_paths(name))
             while True:
                 self._woken.clear()
-                await self._turn_guarded()
+                await self._turn_guarded(node)
                 try:
                     await asyncio.wait_for(self._woken.wait(), self._settings.poll_s)
                 except TimeoutError:
@@ -91,10 +98,20 @@ class Reconciler:
             for task in self._work.values():
                 task.cancel()
             await asyncio.gather(*self._work.values(), return_exceptions=True)
+            os.close(lock)
 
-    async def _turn_guarded(self) -> None:
+    async def _locked(self) -> int:
+        """The node's lock, waited for: until then another sidecar, or what it left running, may write here."""
+        while (lock := await asyncio.to_thread(try_lock, self._paths.lock)) is None:
+            message = f"another sidecar, or its ingest process, works in {self._paths.root}: this one waits; stop one of them if it lasts"
+            self._note_failure(NodeError(message, node=self._settings.node))
+            await asyncio.sleep(LOCK_LOOK_S)
+        self._error = None
+        return lock
+
+    async def _turn_guarded(self, node: Node) -> None:
         try:
-            await self._turn()
+            await self._turn(node)
             self._error = None
         except RedkvError as failed:
             self._note_failure(failed)
@@ -107,21 +124,22 @@ class Reconciler:
             self._log.error("turn failed", **failed.to_json())
         self._error = failed
 
-    async def _turn(self) -> None:
+    async def _turn(self, node: Node) -> None:
         stale: RedkvError | None = None
         try:
             await asyncio.to_thread(self._documents.refresh)
         except RedkvError as failed:
             stale = failed  # what was followed so far is worked towards all the same
         owned = self._owned()
+        resting = self._versions.keys() - self._work.keys()  # only these are judged by what the shards say from here on
         self._shards = await self._ask_shards()
         if owned:
-            await self._tell_topology()
-            await self._forget_unwanted()
-            self._start_work(owned)
+            await self._tell_topology(node)
+            await self._forget_unwanted(node)
+            self._start_work(node, owned, resting)
         if stale is not None:
             raise stale
-        missing = [name for name in self._node.clients if name not in self._shards]
+        missing = [name for name in self._clients if name not in self._shards]
         if missing:
             raise ShardUnavailableError(f"shards {', '.join(missing)} of {self._settings.node} do not answer", shards=missing)
 
@@ -130,7 +148,7 @@ class Reconciler:
         if topology is None:
             return {}
         slots = {shard.name: shard.slots for shard in topology.shards}
-        return {name: slots.get(name, ()) for name in self._node.clients}
+        return {name: slots.get(name, ()) for name in self._clients}
 
     async def _ask_shards(self) -> dict[str, ShardStatus]:
         async def ask(client: ShardClient) -> ShardStatus | None:
@@ -139,20 +157,20 @@ class Reconciler:
             except ShardUnavailableError:
                 return None
 
-        answers = await asyncio.gather(*map(ask, self._node.clients.values()))
-        return {name: answer for name, answer in zip(self._node.clients, answers, strict=True) if answer is not None}
+        answers = await asyncio.gather(*map(ask, self._clients.values()))
+        return {name: answer for name, answer in zip(self._clients, answers, strict=True) if answer is not None}
 
-    async def _tell_topology(self) -> None:
+    async def _tell_topology(self, node: Node) -> None:
         """Every shard follows the topology that this node follows."""
         topology = self._documents.topology
         if topology is None:
             return
         for name, shard in self._shards.items():
             if shard.topology_epoch < topology.epoch:
-                await asyncio.to_thread(write_atomically, self._node.shard_paths(name).topology, topology.to_json())
-                await self._node.clients[name].admin(AdminCommand.TOPOLOGY)
+                await asyncio.to_thread(write_atomically, node.shard_paths(name).topology, topology.to_json())
+                await self._clients[name].admin(AdminCommand.TOPOLOGY)
 
-    def _start_work(self, owned: dict[str, Slots]) -> None:
+    def _start_work(self, node: Node, owned: dict[str, Slots], resting: AbstractSet[Key]) -> None:
         desired = self._documents.desired
         if desired is None:
             return
@@ -164,23 +182,28 @@ class Reconciler:
                     self._stop_work(key)
                     known = None
                 if known is None:
-                    known = self._versions[key] = VersionOnNode(self._node, name, dataset.prefix, wanted)
-                    known.observe(owned, self._shards)
+                    known = self._versions[key] = VersionOnNode(node, name, dataset.prefix, wanted)
                 known.wanted = wanted
                 if key not in self._work:
-                    self._start(key, known, owned)
+                    self._start(key, known, owned, judged=key in resting)
 
-    def _start(self, key: Key, version: VersionOnNode, owned: dict[str, Slots]) -> None:
+    def _start(self, key: Key, version: VersionOnNode, owned: dict[str, Slots], *, judged: bool) -> None:
         if version.progress.state is State.FAILED:
             return
-        if version.fell_back(self._shards, owned):
-            version.progress.apply(Event.RETIRE)  # a shard lost it: made and activated again from what is there
-            version.progress.apply(Event.REMOVE)
+        if judged and version.fell_back(self._shards, owned):
+            if version.progress.state is State.ACTIVE:
+                version.progress.apply(Event.RETIRE)
+            version.progress.apply(Event.REMOVE)  # made and activated again, from what is there
+        version.observe(owned, self._shards)
         if not _is_due(version):
             return
         task = asyncio.create_task(self._bring(version), name=f"{key[0]} {key[1]}")
         self._work[key] = task
-        task.add_done_callback(lambda _: self._work.pop(key, None))
+        task.add_done_callback(lambda _: self._ended(key))
+
+    def _ended(self, key: Key) -> None:
+        del self._work[key]
+        self.wake()  # for what waited for its end: a removal, a build under the same id
 
     async def _bring(self, version: VersionOnNode) -> None:
         """Work on one version until it has reached its goal, which may move on meanwhile."""
@@ -190,16 +213,21 @@ class Reconciler:
                 await self._step(version)
                 version.progress.error = None
                 backoff_s = BACKOFF_S_MIN
-            except RedkvError as failed:
-                if not await self._failed(version, failed, backoff_s):
+            except Exception as failed:  # noqa: BLE001 -- one version's failure stays its own, whatever it is; noted and shown
+                if not await self._failed(version, self._named(version, failed), backoff_s):
                     return
                 backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
-            except Exception as unforeseen:  # noqa: BLE001 -- one version's failure stays its own; logged whole and shown
-                self._log.exception("step failed", dataset=version.dataset, version=version.wanted.version)
-                failure = IngestProcessError(f"{version.progress.step} met an unforeseen failure: {unforeseen!r}; see the sidecar's log")
-                if not await self._failed(version, failure, backoff_s):
-                    return
-                backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
+
+    def _named(self, version: VersionOnNode, failed: Exception) -> RedkvError:
+        what = f"{version.dataset} {version.wanted.version}, {version.progress.step},"
+        match failed:
+            case RedkvError():
+                return failed
+            case OSError():
+                return disk_failure(failed, what)
+            case _:
+                self._log.error("unforeseen failure", exc_info=failed, dataset=version.dataset, version=version.wanted.version)
+                return IngestProcessError(f"{what} met an unforeseen failure: {failed!r}; see the sidecar's log")
 
     async def _step(self, version: VersionOnNode) -> None:
         owned = self._owned()
@@ -208,15 +236,11 @@ class Reconciler:
                 await version.stage(owned)
             case State.STAGED:
                 await version.ingest(owned)
-            case State.READY if version.wanted.goal is Goal.RETIRED:
-                await version.retire(self._shards)
+            case State.READY | State.ACTIVE if version.wanted.goal is Goal.RETIRED:
+                if not await version.retire(await self._ask_shards()):  # its successor is not active here yet
+                    await asyncio.sleep(RETIRE_LOOK_S)
             case State.READY | State.RETIRED:
                 await version.activate()
-            case State.ACTIVE:
-                self._shards = await self._ask_shards()
-                await version.retire(self._shards)
-                if version.progress.state is State.ACTIVE:  # clients still read it: its successor is not active here yet
-                    await asyncio.sleep(BACKOFF_S_MIN)
 
     async def _failed(self, version: VersionOnNode, failed: RedkvError, backoff_s: float) -> bool:
         """Note a failure; True if the step is to be repeated, after a pause."""
@@ -230,40 +254,20 @@ class Reconciler:
         return True
 
     def _stop_work(self, key: Key) -> None:
-        task = self._work.pop(key, None)
-        if task is not None:
-            task.cancel()
+        """Ask the work on a version to end; it is known until it has."""
+        if key in self._work:
+            self._work[key].cancel()
 
-    async def _forget_unwanted(self) -> None:
+    async def _forget_unwanted(self, node: Node) -> None:
         desired = self._documents.desired
         if desired is None:
             return
-        wanted = {(name, one.version) for name, dataset in desired.datasets.items() for one in dataset.versions}
-        for key in [key for key in self._versions if key not in wanted]:
-            task = self._work.get(key)
-            self._stop_work(key)
-            if task is not None:
-                await asyncio.gather(task, return_exceptions=True)
-            del self._versions[key]
-        await self._sweep(wanted)
-        for name, shard in self._shards.items():
-            for dataset, known in shard.datasets.items():
-                if dataset not in desired.datasets and known.active is None:
-                    await self._node.clients[name].admin(AdminCommand.UNREGISTER, dataset)
-
-    async def _sweep(self, wanted: set[Key]) -> None:
-        """Remove from the disk what nobody wants and nobody serves."""
-        for dataset, version in set(staged_versions(self._node.paths)) - wanted:
-            await asyncio.to_thread(remove_staged, self._node.paths, dataset, version)
-        for name, shard in self._shards.items():
-            paths = self._node.shard_paths(name)
-            for dataset, version in set(published_versions(paths)) - wanted:
-                known = shard.datasets.get(dataset)
-                if known is not None and known.active == version:
-                    continue  # it serves on until another version is active
-                await self._node.clients[name].admin(AdminCommand.CLOSE, dataset, version)
-                await asyncio.to_thread(remove_version, paths, dataset, version)
-                self._log.info("removed", dataset=dataset, version=version, shard=name)
+        for dataset, version in list(self._versions):
+            wanted = desired.datasets.get(dataset)
+            if wanted is None or wanted.find(version) is None:
+                self._stop_work((dataset, version))
+                del self._versions[dataset, version]
+        await sweep(node, desired, self._shards, self._work.keys())
 
 
 _ENOUGH = {

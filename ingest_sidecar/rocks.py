@@ -12,13 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rocksdict import DBCompressionType, IngestExternalFileOptions, Options, Rdict, ReadOptions
+from rocksdict import BlockBasedOptions, DBCompressionType, IngestExternalFileOptions, Options, Rdict, ReadOptions
 
-from pipeline.format.errors import IngestProcessError
+from pipeline.format.errors import ChecksumMismatchError, DiskFullError, IngestProcessError, RedkvError
 from pipeline.format.keys import slot_bounds
 from pipeline.format.slots import SlotRange
 
 READAHEAD_BYTES = 2 << 20  # one pass over everything: read ahead, and keep nothing of it in a cache
+BLOOM_BITS_PER_KEY = 10  # for straddling files, which are written anew: as the build job writes them
+BLOCK_BYTES = 4 << 10  # the same
 
 
 class VersionDatabase:
@@ -28,7 +30,11 @@ class VersionDatabase:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_disable_auto_compactions(True)
-        options.set_compression_type(DBCompressionType.lz4())  # for straddling files, which are written anew
+        options.set_compression_type(DBCompressionType.lz4())
+        table = BlockBasedOptions()
+        table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+        table.set_block_size(BLOCK_BYTES)
+        options.set_block_based_table_factory(table)
         options.set_keep_log_file_num(1)
         self.path = path
         self._rdict = self._guarded("open", lambda: Rdict(str(path), options=options))
@@ -68,5 +74,10 @@ class VersionDatabase:
         except Exception as failed:  # rocksdict raises bare Exception
             raise self._failure(what, failed) from failed
 
-    def _failure(self, what: str, failed: Exception) -> IngestProcessError:
-        return IngestProcessError(f"RocksDB could not {what} in {self.path}: {failed}", path=str(self.path))
+    def _failure(self, what: str, failed: Exception) -> RedkvError:
+        message = f"RocksDB could not {what} in {self.path}: {failed}"
+        if str(failed).startswith("Corruption"):
+            return ChecksumMismatchError(f"{message}: the bytes changed on this node's disk after they were verified", path=str(self.path))
+        if "No space left on device" in str(failed):
+            return DiskFullError(f"{message}: free space there, it goes on by itself", path=str(self.path))
+        return IngestProcessError(message, path=str(self.path))

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import SettingsConfigDict
 
 from pipeline.settings import FileSettings
+from pipeline.store import POOL_CONNECTIONS_MAX
+
+DOWNLOADS_MAX = POOL_CONNECTIONS_MAX - 4  # some connections stay free for documents and manifests
 
 
 class OwnShard(BaseModel):
@@ -39,6 +42,6 @@ class SidecarSettings(FileSettings):
     port: int = Field(ge=1, le=65_535)
     shards: tuple[OwnShard, ...] = Field(min_length=1)
     poll_s: float = Field(default=2.0, gt=0)
-    downloads_max: int = Field(default=4, ge=1, le=64)
+    downloads_max: int = Field(default=4, ge=1, le=DOWNLOADS_MAX)
     ingests_max: int = Field(default=1, ge=1, le=16)
     nice: int = Field(default=10, ge=0, le=19)

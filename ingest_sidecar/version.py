@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Event as ThreadEvent
 
 from ingest_sidecar.disk import free_bytes, published, remove_staged
 from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard, run_ingest
-from ingest_sidecar.plan import Plan, Slots, check_disk, plan, still_missing
+from ingest_sidecar.plan import Plan, PlannedFile, Slots, check_disk, covered, plan, still_missing
 from ingest_sidecar.progress import Progress
 from ingest_sidecar.settings import SidecarSettings
 from ingest_sidecar.shard_client import ShardClient
-from ingest_sidecar.stage import stage_file
+from ingest_sidecar.stage import DownloadStopped, stage_file
 from pipeline.format.admin import AdminCommand, ShardStatus, VersionIdentity
 from pipeline.format.desired import DesiredVersion, Goal
 from pipeline.format.errors import ChecksumMismatchError, FormatError, Outcome, RedkvError, SampleMismatchError
@@ -32,14 +35,16 @@ from pipeline.store import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What all versions of a node share."""
+    """What all versions of a node share. `lock` is the descriptor of the node's lock; `staging` are the downloads under way."""
 
     settings: SidecarSettings
     store: ObjectStore
     paths: NodePaths
     clients: Mapping[str, ShardClient]
-    downloads: asyncio.Semaphore
+    downloads: ThreadPoolExecutor
     ingests: asyncio.Semaphore
+    lock: int
+    staging: set[Progress] = field(default_factory=set)
 
     def shard_paths(self, name: str) -> ShardPaths:
         """The paths of one of its shards."""
@@ -56,16 +61,18 @@ class VersionOnNode:
         self._manifest: Manifest | None = None
 
     def observe(self, owned: Mapping[str, Slots], shards: Mapping[str, ShardStatus]) -> None:
-        """Find out where the version stands, after a start: published everywhere and active everywhere, or still to be made."""
+        """Find out where an absent version stands: published everywhere and active everywhere, or to be closed, or still to be made."""
+        if self.progress.state is not State.ABSENT:
+            return
         identities = self._identities(owned)
-        if self.progress.state is not State.ABSENT or identities is None:
+        if identities is None:
             return
         made = (Event.STAGE, Event.STAGE_DONE, Event.INGEST, Event.INGEST_DONE)
         active = [self._is_active(shards[name]) for name in owned if name in shards]
         if len(active) == len(owned) and all(active):
             self._found(identities, (*made, Event.ACTIVATE))
         elif self.wanted.goal is Goal.RETIRED:
-            self._found(identities, (*made, Event.RETIRE))
+            self._found(identities, made)
 
     def _found(self, identities: dict[str, VersionIdentity], events: tuple[Event, ...]) -> None:
         for event in events:
@@ -74,38 +81,46 @@ class VersionOnNode:
         self.progress.at("found on disk")
 
     def fell_back(self, shards: Mapping[str, ShardStatus], owned: Mapping[str, Slots]) -> bool:
-        """Whether an active version is no longer active on a shard that answers, or lacks slots that a shard now owns."""
-        if self.progress.state is not State.ACTIVE:
+        """Whether it is less than it was: a directory is gone, or lacks slots that a shard now owns, or a shard serves something else."""
+        if self.progress.state not in {State.READY, State.ACTIVE, State.RETIRED}:
             return False
-        return any(not self._is_active(shards[name]) for name in owned if name in shards) or self._identities(owned) is None
+        if self._identities(owned) is None:
+            return True
+        return self.progress.state is State.ACTIVE and any(not self._is_active(shards[name]) for name in owned if name in shards)
 
     async def stage(self, owned: Mapping[str, Slots]) -> None:
         """Bring all files of this node's slots to its disk, verified; nothing to fetch if every shard holds the version already."""
         self.progress.apply(Event.STAGE)
-        if self._identities(owned) is None:
-            planned = await self._plan(owned)
+        if lacking := self._lacking(owned):
+            planned = await self._plan(lacking)
             folder = self._folder()
             self.progress.plan(len(planned.files), planned.bytes)
             self.progress.at("checking free space")
             there = await asyncio.to_thread(_staged_bytes, folder, planned)
-            self._node.paths.root.mkdir(parents=True, exist_ok=True)
+            others = sum(one.bytes_total - one.bytes_done for one in self._node.staging)
             what = f"staging {self.dataset} {self.wanted.version}"
-            check_disk(still_missing(planned.files, there), free_bytes(self._node.paths.root), self._node.settings.node, what)
+            check_disk(still_missing(planned.files, there) + others, free_bytes(self._node.paths.root), self._node.settings.node, what)
             self.progress.at("downloading")
-            await self._download(planned, folder)
+            self._node.staging.add(self.progress)
+            try:
+                await self._download(planned, folder)
+            finally:
+                self._node.staging.remove(self.progress)
         self.progress.apply(Event.STAGE_DONE)
         self.progress.at("staged")
 
     async def ingest(self, owned: Mapping[str, Slots]) -> None:
         """Make and publish the version directories, then read the samples through the shards."""
         self.progress.apply(Event.INGEST)
-        if self._identities(owned) is None:
-            planned = await self._plan(owned)
-            await self._close()
+        if lacking := self._lacking(owned):
+            planned = await self._plan(lacking)
+            await self._all(AdminCommand.CLOSE, lacking)
             self.progress.at("waiting for an ingest process")
             async with self._node.ingests:
                 self.progress.at("ingesting and checking")
-                await run_ingest(self._job(planned))
+                job = self._job(planned)
+                total = sum(one.file.entries for shard in job.shards for one in shard.files)
+                await run_ingest(job, self._node.lock, lambda seen: self.progress.at(f"checked {seen} of {total} entries"))
         self.progress.hold(self._identities(owned) or {})
         self.progress.at("reading samples through the shards")
         self.progress.samples_checked = await self._check_samples(owned)
@@ -116,28 +131,25 @@ class VersionOnNode:
     async def activate(self) -> None:
         """Let clients read it, on all shards at once."""
         self.progress.at("activating")
-        await self._all(AdminCommand.ACTIVATE)
+        await self._all(AdminCommand.ACTIVATE, self._node.clients)
         self.progress.apply(Event.ACTIVATE)
         self.progress.at("active")
 
-    async def retire(self, shards: Mapping[str, ShardStatus]) -> None:
-        """Keep it on disk, closed; waits for the next turn while a shard still serves it."""
+    async def retire(self, shards: Mapping[str, ShardStatus]) -> bool:
+        """Keep it on disk, closed. Nothing is done, and False the answer, while one of `shards` still serves it."""
         if any(self._is_active(status) for status in shards.values()):
-            return
-        await self._close()
-        if self.progress.state in {State.ACTIVE, State.READY}:
-            self.progress.apply(Event.RETIRE)
+            return False
+        await self._all(AdminCommand.CLOSE, self._node.clients)
+        self.progress.apply(Event.RETIRE)
         self.progress.at("retired")
+        return True
 
     async def register(self) -> None:
         """Make sure that every shard knows the dataset's prefix."""
         await asyncio.gather(*(one.admin(AdminCommand.REGISTER, self.dataset, self.prefix) for one in self._node.clients.values()))
 
-    async def _close(self) -> None:
-        await self._all(AdminCommand.CLOSE)
-
-    async def _all(self, command: AdminCommand) -> None:
-        await asyncio.gather(*(one.admin(command, self.dataset, self.wanted.version) for one in self._node.clients.values()))
+    async def _all(self, command: AdminCommand, shards: Iterable[str]) -> None:
+        await asyncio.gather(*(self._node.clients[name].admin(command, self.dataset, self.wanted.version) for name in shards))
 
     def _is_active(self, shard: ShardStatus) -> bool:
         known = shard.datasets.get(self.dataset)
@@ -145,13 +157,19 @@ class VersionOnNode:
 
     def _identities(self, owned: Mapping[str, Slots]) -> dict[str, VersionIdentity] | None:
         """What every shard's published directory says; None unless all are of this build and hold all owned slots."""
-        found = {}
-        for name, slots in owned.items():
-            identity = published(self._node.shard_paths(name), self.dataset, self.wanted.version)
-            if identity is None or identity.build_id != self.wanted.build_id or slot_set(slots) - slot_set(identity.slots):
-                return None
-            found[name] = identity
-        return found
+        found = {name: self._identity(name, slots) for name, slots in owned.items()}
+        whole = {name: identity for name, identity in found.items() if identity is not None}
+        return whole if len(whole) == len(owned) else None
+
+    def _lacking(self, owned: Mapping[str, Slots]) -> dict[str, Slots]:
+        """The shards whose directory must be made, with their slots. What the others hold, and may be serving, is not touched."""
+        return {name: slots for name, slots in owned.items() if self._identity(name, slots) is None}
+
+    def _identity(self, shard: str, slots: Slots) -> VersionIdentity | None:
+        identity = published(self._node.shard_paths(shard), self.dataset, self.wanted.version)
+        if identity is None or identity.build_id != self.wanted.build_id or not covered(slots, identity.slots):
+            return None
+        return identity
 
     def _folder(self) -> Path:
         return self._node.paths.staged_build(self.dataset, self.wanted.version, self.wanted.build_id)
@@ -169,22 +187,29 @@ class VersionOnNode:
                 message = f"{key} has SHA-256 {found}, the desired state says {self.wanted.manifest_sha256}: a manifest never changes"
                 raise ChecksumMismatchError(message, object=key, node=self._node.settings.node)
             manifest = Manifest.from_json(data, key)
-            if (manifest.dataset, manifest.version) != (self.dataset, self.wanted.version):
-                raise FormatError(f"{key} is the manifest of {manifest.dataset} {manifest.version}", object=key)
+            if (manifest.dataset, manifest.version, manifest.build_id) != (self.dataset, self.wanted.version, self.wanted.build_id):
+                raise FormatError(f"{key} is the manifest of {manifest.dataset} {manifest.version}, build {manifest.build_id}", object=key)
             self._manifest = manifest
         return self._manifest
 
     async def _download(self, planned: Plan, folder: Path) -> None:
-        async def fetch(index: int) -> None:
-            async with self._node.downloads:
-                one = planned.files[index]
-                node = self._node.settings.node
-                await asyncio.to_thread(stage_file, self._node.store, one, folder, node, self.progress.add_bytes)
-                self.progress.add_file()
+        """All files, as many at a time as the node allows; ends when every thread has, whether done, failed or cancelled."""
+        stopped, node = ThreadEvent(), self._node
 
-        results = await asyncio.gather(*map(fetch, range(len(planned.files))), return_exceptions=True)
-        failures = [one for one in results if isinstance(one, BaseException)]
-        if failures:  # all have ended by now; the gravest speaks for the others
+        async def fetch(one: PlannedFile) -> None:
+            work = partial(stage_file, node.store, one, folder, node.settings.node, self.progress.add_bytes, stopped)
+            await asyncio.get_running_loop().run_in_executor(node.downloads, work)
+            self.progress.add_file()
+
+        fetches = [asyncio.ensure_future(fetch(one)) for one in planned.files]
+        try:
+            if fetches:
+                await asyncio.wait(fetches, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            stopped.set()
+            results = await asyncio.gather(*fetches, return_exceptions=True)
+        failures = [one for one in results if isinstance(one, BaseException) and not isinstance(one, DownloadStopped)]
+        if failures:  # the gravest speaks for the others
             raise min(failures, key=lambda one: isinstance(one, RedkvError) and one.outcome is not Outcome.FATAL)
 
     def _job(self, planned: Plan) -> IngestJob:
@@ -210,7 +235,7 @@ class VersionOnNode:
 
     async def _check_samples(self, owned: Mapping[str, Slots]) -> int:
         await self.register()
-        await self._all(AdminCommand.OPEN)
+        await self._all(AdminCommand.OPEN, self._node.clients)
         manifest = await self._read_manifest()
         return sum(await asyncio.gather(*(self._check_shard(manifest, name, slots) for name, slots in owned.items())))
 

@@ -1,9 +1,10 @@
-"""The ingest process: `python -m ingest_sidecar.worker` reads an IngestJob from its standard input.
+"""The ingest process: `python -m ingest_sidecar.worker`; what it reads and answers is in ingest.py.
 
 For every shard: link the staged files, ingest them into a RocksDB of their own under `making/`, read everything once and hold it
 against the manifest, remove the slots of others, write VERSION.json, sync, publish by rename. Until then, all of it can be deleted.
 
-Error handling: a RedkvError goes to standard output as JSON, with exit code 1; anything else is a traceback on standard error.
+Error handling: a RedkvError goes to standard output as JSON, with exit code 1, and nothing unpublished stays; anything else is a traceback
+on standard error. The process does not outlive its sidecar.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
-from ingest_sidecar.disk import publish, published
-from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard
+from ingest_sidecar.disk import disk_failure, publish, published
+from ingest_sidecar.ingest import EntriesSeen, IngestFile, IngestJob, IngestShard
 from ingest_sidecar.rocks import VersionDatabase
 from pipeline.format.admin import VersionIdentity
 from pipeline.format.digest import ContentDigest
@@ -27,29 +29,59 @@ from pipeline.format.layout import ShardPaths
 from pipeline.format.slots import SlotRange, slot_set
 
 BATCH_ENTRIES = 4096  # entries digested at a time: large enough that the digest's overhead vanishes, small enough for memory
+TOLD_ENTRIES = 100 * BATCH_ENTRIES  # between two signs of life: a good second of checking, far from the coordinator's patience
 _KIND_AT = 2  # an internal key is slot (two bytes), kind (one byte), the rest
 
 
 def main() -> int:
     """Do the job on standard input; the exit code."""
-    job = IngestJob.from_json(sys.stdin.buffer.read(), "the ingest job")
+    job = IngestJob.from_json(sys.stdin.buffer.readline(), "the ingest job")
+    Thread(target=_end_with_sidecar, daemon=True).start()
     with suppress(OSError):  # a container may forbid it; then the process runs at the sidecar's own priority
-        os.nice(job.nice)
+        os.nice(job.nice)  # the kernel derives the I/O priority from it
     try:
-        held = {shard.name: make_version(job, shard).model_dump(mode="json") for shard in job.shards}
+        told = _Told()
+        held = {shard.name: make_version(job, shard, told.add).model_dump(mode="json") for shard in job.shards}
     except RedkvError as failed:
-        sys.stdout.write(json.dumps(failed.to_json()))
+        _answer({"error": failed.to_json()})
         return 1
-    sys.stdout.write(json.dumps(held))
+    except OSError as failed:
+        _answer({"error": disk_failure(failed, f"ingesting {job.dataset} {job.version}").to_json()})
+        return 1
+    _answer({"held": held})
     return 0
 
 
-def make_version(job: IngestJob, shard: IngestShard) -> VersionIdentity:
-    """Make and publish one shard's version directory, unless it is there.
+def _end_with_sidecar() -> None:
+    """Standard input ends when the sidecar does, however it died."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
+def _answer(record: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.flush()
+
+
+class _Told:
+    """Counts checked entries over all shards, and says so from time to time."""
+
+    def __init__(self) -> None:
+        self._entries = self._told = 0
+
+    def add(self, entries: int) -> None:
+        self._entries += entries
+        if self._entries - self._told >= TOLD_ENTRIES:
+            self._told = self._entries
+            _answer({"entries": self._entries})
+
+
+def make_version(job: IngestJob, shard: IngestShard, seen: EntriesSeen) -> VersionIdentity:
+    """Make and publish one shard's version directory, unless it is there. `seen` is told how many more entries are checked.
 
     Raises:
         ChecksumMismatchError, CountMismatchError: the entries are not what the manifest says; nothing is published.
-        IngestProcessError: RocksDB refused.
+        DiskFullError, IngestProcessError: RocksDB or the operating system refused.
     """
     paths = ShardPaths(shard.data_dir)
     known = published(paths, job.dataset, job.version)
@@ -60,26 +92,34 @@ def make_version(job: IngestJob, shard: IngestShard) -> VersionIdentity:
     for leftover in (making, links):
         shutil.rmtree(leftover, ignore_errors=True)
         leftover.mkdir(parents=True)
+    try:
+        counts = _filled(making, links, shard, seen)
+        identity = VersionIdentity(
+            dataset=job.dataset,
+            version=job.version,
+            build_id=job.build_id,
+            manifest_sha256=job.manifest_sha256,
+            slots=shard.slots,
+            keys=counts.keys,
+            entries=counts.entries,
+        )
+        publish(paths, making, identity)
+    finally:
+        for leftover in (making, links):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return identity
+
+
+def _filled(making: Path, links: Path, shard: IngestShard, seen: EntriesSeen) -> _Counts:
     with VersionDatabase(making) as database:
         if shard.files:
             database.ingest([_linked(one, links) for one in shard.files])
-        counts = _check(database, shard)
+        counts = _check(database, shard, seen)
         foreign = [SlotRange(first=slot, last=slot) for slot in sorted(counts.slots_seen - slot_set(shard.slots))]
         if foreign:
             database.drop_slots(_joined(foreign))
             _check_dropped(database, shard, counts)
-    links.rmdir()
-    identity = VersionIdentity(
-        dataset=job.dataset,
-        version=job.version,
-        build_id=job.build_id,
-        manifest_sha256=job.manifest_sha256,
-        slots=shard.slots,
-        keys=counts.keys,
-        entries=counts.entries,
-    )
-    publish(paths, making, identity)
-    return identity
+    return counts
 
 
 class _Counts:
@@ -111,7 +151,7 @@ def _linked(one: IngestFile, links: Path) -> Path:
     return link
 
 
-def _check(database: VersionDatabase, shard: IngestShard) -> _Counts:
+def _check(database: VersionDatabase, shard: IngestShard, seen: EntriesSeen) -> _Counts:
     """Read everything once, file by file, as the files lie one after the other."""
     counts = _Counts(shard.slots)
     walk = EntryWalk(database.entries())
@@ -120,6 +160,7 @@ def _check(database: VersionDatabase, shard: IngestShard) -> _Counts:
         for keys, values in walk.up_to(one.file.largest):
             digest.update(keys, values)
             found += len(keys)
+            seen(len(keys))
             metas += counts.add(keys)
         if (found, metas) != (one.file.entries, one.file.keys):
             message = (

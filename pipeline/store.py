@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ReadTimeoutError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, ReadTimeoutError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from pipeline.format.errors import (
@@ -169,7 +169,7 @@ class ObjectStore:
             yield
         except ClientError as refused:
             raise _refusal(refused, verb, where) from refused
-        except (ReadTimeoutError, BotoConnectionError, HTTPClientError) as broken:
+        except (ReadTimeoutError, BotoConnectionError, HTTPClientError, IncompleteReadError) as broken:
             if writes:
                 message = f"could not see whether the store took '{verb} {where}': {broken}"
                 raise OutcomeUnknownError(message, object=where) from broken

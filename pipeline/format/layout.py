@@ -11,6 +11,7 @@ On a node::
 
     <node>/staging/<dataset>/<version>/<build-id>/<file>.sst     whole and verified; `.part` while it is downloaded
     <node>/sidecar.json                                          what this sidecar must remember
+    <node>/sidecar.lock                                          locked by this node's one sidecar, and its ingest processes
     <shard>/live/                                                the live RocksDB
     <shard>/topology.json                                        the topology that the shard follows
     <shard>/admin.sock                                           the admin socket (a settings value, where paths are too long)
@@ -85,6 +86,11 @@ class NodePaths:
     def memory(self) -> Path:
         """What the sidecar must remember over a restart."""
         return self.root / "sidecar.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by whoever may change what is unpublished on this node."""
+        return self.root / "sidecar.lock"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
         self.cut_after: int | None = None
         self.cuts = 0
+        self.answered_bytes = 0
         self.held = threading.Event()
         self._hold_left: int | None = None
         self._released = threading.Event()
@@ -35,9 +36,14 @@ class Proxy:
         with self._lock:
             self._hold_left = count
 
-    def release(self) -> None:
+    def release_new(self) -> None:
+        """Hold no more than is held already."""
         with self._lock:
             self._hold_left = None
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self.release_new()
         self._released.set()
 
     def close(self) -> None:
@@ -59,11 +65,13 @@ class Proxy:
             threading.Thread(target=self._forward, args=(server, client, True), daemon=True).start()
 
     def _forward(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
-        left = self.cut_after
+        left: int | None = None
         with suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
                 if answers:
                     self._maybe_hold(len(data))
+                    self.answered_bytes += len(data)
+                    left = self.cut_after if left is None else left
                     if left is not None and len(data) > left:
                         sink.sendall(data[:left])
                         self.cuts += 1

@@ -1,0 +1,349 @@
+"""What a sidecar does when something is wrong or dies: wrong bytes, broken connections, kills at bad moments, older documents."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from pipeline.format.admin import ShardStatus
+from pipeline.format.desired import Goal
+from pipeline.format.layout import PARTIAL_SUFFIX
+from pipeline.format.slots import even_ranges
+from pipeline.format.values import encode_string
+from pipeline.load.states import State
+from pipeline.store import ObjectStore
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.resp import RawClient
+from tests.support.s3 import S3, s3_store
+from tests.support.shards import ShardProcess, running_shards, topology_of
+from tests.support.sidecars import Head, NodeUnderTest
+from tests.support.values import read_all
+from tests.support.versions import build_version
+
+V1, V2 = "2026-11-21", "2026-11-22"
+PREFIX = "person:"
+KILLS = 4
+
+
+def strings(seed: int, count: int, value_bytes: int = 16) -> dict[bytes, bytes]:
+    source = random.Random(seed)
+    return {b"person:%d" % index: encode_string(source.randbytes(value_bytes)) for index in range(count)}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with s3_store() as one:
+        yield one
+
+
+@pytest.fixture
+def s3(server: S3) -> S3:
+    return server.fresh()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Iterator[list[ShardProcess]]:
+    with running_shards(tmp_path, 2) as pair:
+        yield pair
+
+
+@pytest.fixture
+def head(s3: S3, shards: list[ShardProcess]) -> Head:
+    head = Head(s3.store)
+    head.topology(topology_of(shards, [[one] for one in even_ranges(2)]))
+    return head
+
+
+@pytest.fixture
+def proxy(s3: S3) -> Iterator[Proxy]:
+    port = urlsplit(s3.environment["AWS_ENDPOINT_URL"]).port
+    assert port is not None
+    with proxy_to(port) as one:
+        yield one
+
+
+@pytest.fixture
+def node(tmp_path: Path, s3: S3, proxy: Proxy, shards: list[ShardProcess]) -> Iterator[NodeUnderTest]:
+    environment = {**s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+    one = NodeUnderTest(tmp_path, s3.url, environment, shards, {"downloads_max": 1})
+    try:
+        one.start()
+        yield one
+    finally:
+        one.kill()
+
+
+def flip_a_byte(store: ObjectStore, key: str) -> None:
+    data = bytearray(store.get(key).data)
+    data[len(data) // 2] ^= 1
+    with tempfile.NamedTemporaryFile() as changed:
+        changed.write(data)
+        changed.flush()
+        store.upload(Path(changed.name), key, hashlib.sha256(data).hexdigest())
+
+
+def ingest_processes() -> list[psutil.Process]:
+    """The children of this process' children that ingest."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if "ingest_sidecar.worker" in child.cmdline():
+                found.append(child)
+        except psutil.Error:
+            continue  # it ended just now
+    return found
+
+
+def test_a_flipped_byte_is_named_and_the_active_version_serves_on(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]
+) -> None:
+    old = strings(1, 600)
+    good = build_version(s3.store, "person", V1, old, prefix=PREFIX)
+    head.want(person=(PREFIX, [good.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until("person", V1, State.ACTIVE)
+    bad = build_version(s3.store, "person", V2, strings(2, 600), prefix=PREFIX)
+    wrong = bad.manifest.files[1].object_key
+    flip_a_byte(s3.store, wrong)
+    other = build_version(s3.store, "plane", V1, {b"plane:1": encode_string(b"x")}, prefix="plane:")
+    head.want(person=(PREFIX, [good.wanted(Goal.ACTIVE), bad.wanted(Goal.STAGED)]), plane=("plane:", [other.wanted(Goal.ACTIVE)]))
+    node.wake()
+    error = node.until("person", V2, State.FAILED).error
+    assert error is not None
+    assert (error["error"], error["outcome"]) == ("ChecksumMismatchError", "fatal")
+    assert error["fields"]["object"] == wrong
+    assert error["fields"]["node"] == "node-1"
+    assert error["fields"]["expected"] == bad.manifest.files[1].sha256
+    node.until("plane", V1, State.ACTIVE)
+    assert node.until("person", V1, State.ACTIVE).error is None
+    assert read_all(shards, old) == old
+    assert not any(one.paths.version("person", V2).exists() for one in shards)
+    head.want(person=(PREFIX, [good.wanted(Goal.ACTIVE)]), plane=("plane:", [other.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("the failed version to be gone", lambda status: status.find("person", V2) is None)
+    node.until_true("its files to be gone", lambda _: not list(node.paths.staging.rglob("*.sst")))
+
+
+def test_a_sample_that_reads_otherwise_keeps_the_version_from_clients(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]
+) -> None:
+    rows = strings(1, 300)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX, wrong_samples=frozenset({b"person:7"}))
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    error = node.until("person", V1, State.FAILED).error
+    assert error is not None
+    assert error["error"] == "SampleMismatchError"
+    fields = error["fields"]
+    assert (fields["dataset"], fields["version"], fields["node"], fields["key"]) == ("person", V1, "node-1", "person:7")
+    assert fields["shard"] in {"node-1-a", "node-1-b"}
+    assert read_all(shards, rows) == dict.fromkeys(rows)
+
+
+def test_connections_that_break_again_and_again_end_in_the_same_bytes(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], proxy: Proxy
+) -> None:
+    rows = strings(3, 900, value_bytes=3000)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    proxy.cut_after = 300_000
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    found = node.until("person", V1, State.ACTIVE)
+    assert proxy.cuts > 2
+    assert found.bytes_done == built.manifest.totals.bytes
+    assert read_all(shards, rows) == rows
+
+
+def test_killed_while_staging_it_goes_on_from_the_last_byte(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], proxy: Proxy
+) -> None:
+    rows = strings(4, 1500, value_bytes=6000)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    first = built.manifest.files[0].bytes
+    assert first > 2 << 20
+    proxy.hold_after(first - (512 << 10))
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    assert proxy.held.wait(30)
+    node.until_true("bytes to be counted", lambda status: (found := status.find("person", V1)) is not None and found.bytes_done > 0)
+    node.kill()
+    [part] = node.paths.staging.rglob(f"*{PARTIAL_SUFFIX}")
+    kept = part.stat().st_size
+    assert 0 < kept < first
+    proxy.release()
+    before = proxy.answered_bytes
+    node.start()
+    node.until("person", V1, State.ACTIVE)
+    assert proxy.answered_bytes - before < built.manifest.totals.bytes - kept + (256 << 10)
+    assert read_all(shards, rows) == rows
+
+
+def test_a_part_that_a_power_cut_tore_is_fetched_anew(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+    node.stop()
+    rows = strings(5, 300)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    folder = node.paths.staged_build("person", V1, built.manifest.build_id)
+    folder.mkdir(parents=True)
+    name = Path(built.manifest.files[0].object_key).name
+    (folder / f"{name}{PARTIAL_SUFFIX}").write_bytes(bytes(1000))
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.start()
+    assert node.until("person", V1, State.ACTIVE).bytes_done == built.manifest.totals.bytes
+    assert read_all(shards, rows) == rows
+
+
+def test_killed_while_ingesting_it_makes_the_same_content(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+    """The ingest process dies with its sidecar, what it left is removed, and nothing is published by halves."""
+    rows = strings(6, 30_000)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    head.want(person=(PREFIX, [built.wanted(Goal.READY)]))
+    node.wake()
+    for _ in range(KILLS):
+        node.until_true("an ingest process, or the end", lambda _: bool(ingest_processes()) or _is_ready(node))
+        orphans = ingest_processes()
+        node.kill()
+        gone, alive = psutil.wait_procs(orphans, timeout=30)
+        assert not alive, gone
+        node.start()
+    node.until("person", V1, State.READY)
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    found = node.until("person", V1, State.ACTIVE)
+    assert sum(one.entries for one in found.shards.values()) == len(rows)
+    assert read_all(shards, rows) == rows
+    assert not [path for one in shards for path in one.paths.making.rglob("*")]
+
+
+def _is_ready(node: NodeUnderTest) -> bool:
+    found = node.status().find("person", V1)
+    return found is not None and found.state is State.READY
+
+
+def test_an_ingest_process_that_is_killed_is_started_again(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+    rows = strings(7, 30_000)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("an ingest process", lambda _: bool(ingest_processes()))
+    for one in ingest_processes():
+        one.kill()
+    node.until("person", V1, State.ACTIVE)
+    assert read_all(shards, rows) == rows
+
+
+def test_an_older_document_is_refused_also_after_a_restart(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+    rows = strings(8, 50)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    head.want()
+    older = head.desired
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until("person", V1, State.ACTIVE)
+    head.put_back(older)
+    node.wake()
+    stale = "StaleEpochError"
+    node.until_true("the refusal", lambda status: status.error is not None and status.error["error"] == stale)
+    assert node.status().desired_epoch == 2
+    assert node.until("person", V1, State.ACTIVE)
+    node.kill()
+    node.start()
+    node.until_true("the refusal", lambda status: status.error is not None and status.error["error"] == stale)
+    assert read_all(shards, rows) == rows
+    head.desired = head.desired.model_copy(update={"epoch": 2})
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("the newer document", lambda status: status.desired_epoch == 3 and status.error is None)
+
+
+def test_a_manifest_that_was_changed_is_refused(node: NodeUnderTest, head: Head, s3: S3) -> None:
+    built = build_version(s3.store, "person", V1, strings(9, 50), prefix=PREFIX)
+    wanted = built.wanted(Goal.STAGED)
+    flip_a_byte(s3.store, wanted.manifest_key)
+    head.want(person=(PREFIX, [wanted]))
+    node.wake()
+    error = node.until("person", V1, State.FAILED).error
+    assert error is not None
+    assert (error["error"], error["fields"]["object"]) == ("ChecksumMismatchError", wanted.manifest_key)
+
+
+def test_a_version_that_goes_while_it_is_downloaded_leaves_nothing(node: NodeUnderTest, head: Head, s3: S3, proxy: Proxy) -> None:
+    built = build_version(s3.store, "person", V1, strings(10, 1500, value_bytes=6000), prefix=PREFIX)
+    proxy.hold_after(built.manifest.files[0].bytes)
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    assert proxy.held.wait(30)
+    proxy.release_new()
+    head.want()
+    node.wake()
+    node.until_true("the version to be forgotten", lambda status: not status.datasets)
+    proxy.release()
+    node.until_true("its files to be gone", lambda _: not list(node.paths.staging.rglob("*")))
+
+
+def test_a_shard_that_is_away_is_waited_for(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+    rows = strings(11, 200)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    shards[1].kill()
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    away = "ShardUnavailableError"
+    node.until_true(
+        "the missing shard to be named",
+        lambda status: (found := status.find("person", V1)) is not None and found.error is not None and found.error["error"] == away,
+    )
+    shards[1].start()
+    node.until("person", V1, State.ACTIVE)
+    shards[0].kill()
+    shards[0].start()
+    node.until("person", V1, State.ACTIVE)
+    assert read_all(shards, rows) == rows
+
+
+def test_a_shard_that_lost_everything_gets_it_again(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+    rows = strings(12, 200)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until("person", V1, State.ACTIVE)
+    lost = shards[0]
+    lost.kill()
+    for path in (lost.paths.live, lost.paths.versions):
+        path.rename(path.with_name(f"lost-{path.name}"))
+    lost.start()
+
+    def serves(_: object) -> bool:
+        with RawClient(lost.admin_socket) as client:
+            status = ShardStatus.from_json(client.call("REDKV", "STATUS").partition(b"\r\n")[2], "STATUS")
+        return "person" in status.datasets and status.datasets["person"].active == V1
+
+    node.until_true("the shard to serve again", serves)
+    node.until("person", V1, State.ACTIVE)
+    assert read_all(shards, rows) == rows
+
+
+def test_sigterm_ends_it_in_order_and_its_ingest_process_with_it(node: NodeUnderTest, head: Head, s3: S3) -> None:
+    built = build_version(s3.store, "person", V1, strings(13, 30_000), prefix=PREFIX)
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("an ingest process", lambda _: bool(ingest_processes()))
+    assert node.stop() == 0
+    assert not ingest_processes()
+
+
+def test_a_second_sidecar_waits_for_the_first(node: NodeUnderTest, tmp_path: Path, s3: S3, shards: list[ShardProcess]) -> None:
+    second = NodeUnderTest(tmp_path, s3.url, s3.environment, shards)
+    try:
+        second.start()
+        second.until_true("the refusal", lambda status: status.error is not None and "another sidecar" in status.error["message"])
+        node.kill()
+        second.until_true("its turn", lambda status: status.error is None or "another sidecar" not in status.error["message"])
+    finally:
+        second.kill()
+    assert node.paths.lock.exists()
