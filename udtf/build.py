@@ -65,11 +65,11 @@ def build_version(
     source = read_source(spark, spec, version)
     built_at_ms = int(clock() * 1000)
     build_id = new_build_id()
-    partitions = _partition_count(spark, spec, source)
+    partitions = partition_count(spark, spec, source)
     _log.info("building", dataset=spec.dataset, version=version, build_id=build_id, partitions=partitions)
     ranges = tuple(even_ranges(partitions))
     task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges)
-    written = [Written.model_validate_json(row.written) for row in _written(source, spec, partitions, task).collect()]
+    written = write(source, spec, partitions, task)
     manifest = assemble(spec, version, build_id, built_at_ms, written)
     return publish(store, manifest)
 
@@ -101,11 +101,13 @@ def encode_all(encoder: Encoder, batches: Iterable[pa.RecordBatch]) -> Iterator[
     yield pa.RecordBatch.from_pydict({"partition": [0], "ikey": [COUNTER_KEY], "value": [note.encode()]}, schema=ENCODED_SCHEMA)
 
 
-def _written(source: DataFrame, spec: DatasetSpec, partitions: int, task: PartitionTask) -> DataFrame:
-    return encoded(source, spec, partitions).mapInArrow(task.run, WRITTEN_DDL)
+def write(source: DataFrame, spec: DatasetSpec, partitions: int, task: PartitionTask) -> list[Written]:
+    """Encode, sort and write all partitions; what the committed tasks returned."""
+    rows = encoded(source, spec, partitions).mapInArrow(task.run, WRITTEN_DDL).collect()
+    return [Written.model_validate_json(row.written) for row in rows]
 
 
-def _partition_count(spark: SparkSession, spec: DatasetSpec, source: DataFrame) -> int:
+def partition_count(spark: SparkSession, spec: DatasetSpec, source: DataFrame) -> int:
     """How many slot partitions: by the source's size, enough for all cores; one if all keys share a slot."""
     if constant_slot(spec.key_template) is not None:
         return 1

@@ -24,7 +24,7 @@ from udtf.build import build_version
 
 BATCH_ROWS = 20_000  # rows per Arrow batch: vectorised work amortises Python's overhead, and a batch stays within megabytes
 
-_CONF = {
+SPARK_CONF = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
     "spark.sql.ansi.enabled": "true",  # decimals as plain text, never in exponents
 }
@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     spec = load_spec(arguments.spec)
     builder = SparkSession.builder.appName(f"redkv {spec.dataset} {arguments.version}")
-    for name, value in _CONF.items():
+    for name, value in SPARK_CONF.items():
         builder = builder.config(name, value)
     spark = builder.enableHiveSupport().getOrCreate()
     spark.sparkContext.setLogLevel("WARN")

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 from uuid import uuid4
 
 import pyarrow as pa
@@ -59,6 +60,13 @@ WRITTEN_DDL = "written string"
 WRITTEN_SCHEMA = pa.schema([("written", pa.string())])
 
 
+class Uploads(Protocol):
+    """What a partition task needs of the object store."""
+
+    def upload(self, path: Path, key: str, sha256: str) -> None:
+        """Write a file under a key that nobody else uses."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionTask:
     """What all partition tasks of a build share."""
@@ -70,6 +78,7 @@ class PartitionTask:
     type: str
     slots: tuple[SlotRange, ...]
     file_raw_bytes: int = FILE_RAW_BYTES
+    open_store: Callable[[str], Uploads] = ObjectStore
 
     def run(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Write one partition; one row per record."""
@@ -88,32 +97,28 @@ class PartitionTask:
             yield Written(failure=failed.to_json())
 
     def _files(self, rows: _Rows, partition: int, folder: Path) -> Iterator[Written]:
-        store = ObjectStore(self.store_url)
+        store = self.open_store(self.store_url)
         attempt = uuid4().hex[:16]
         entries = _fold_zsets(rows.chunks()) if self.type == "zset" else _unique(rows.chunks())
-        index, count = 0, 0
-        file: SstFile | None = None
-        samples: list[ManifestSample] = []
-        for keys, values, stored in entries:
-            if file is None:
-                file, samples, count = SstFile(folder / f"{partition:05d}-{index:03d}.sst"), [], 0
-            file.add(keys, values)
-            count += stored
-            wanted = SAMPLES_PER_FILE - len(samples)
-            samples += [_sample(keys[at], values[at]) for at in range(0, len(keys), max(1, len(keys) // SAMPLES_PER_FILE))[:wanted]]
-            if file.raw_bytes >= self.file_raw_bytes:
-                yield self._upload(
-                    store, file, sst_key(self.dataset, self.version, self.build_id, partition, attempt, index), samples, count
-                )
-                index, file = index + 1, None
-        if file is not None:
-            yield self._upload(store, file, sst_key(self.dataset, self.version, self.build_id, partition, attempt, index), samples, count)
+        for index, cut in enumerate(self._cut(entries, folder)):
+            facts = cut.file.finish()
+            key = sst_key(self.dataset, self.version, self.build_id, partition, attempt, index)
+            store.upload(facts.path, key, facts.sha256)
+            facts.path.unlink()
+            yield Written(file=self._manifest_file(facts, key), samples=tuple(cut.samples), rows=cut.rows)
 
-    def _upload(self, store: ObjectStore, file: SstFile, key: str, samples: list[ManifestSample], rows: int) -> Written:
-        facts = file.finish()
-        store.upload(facts.path, key, facts.sha256)
-        facts.path.unlink()
-        return Written(file=self._manifest_file(facts, key), samples=tuple(samples), rows=rows)
+    def _cut(self, entries: Iterable[Entries], folder: Path) -> Iterator[_Cut]:
+        """Entries as files of the target size; each is handed out full, before the next one is opened."""
+        cut: _Cut | None = None
+        for keys, values, stored in entries:
+            if cut is None:
+                cut = _Cut(SstFile(folder / f"{uuid4().hex}.sst"))
+            cut.add(keys, values, stored)
+            if cut.file.raw_bytes >= self.file_raw_bytes:
+                yield cut
+                cut = None
+        if cut is not None:
+            yield cut
 
     def _manifest_file(self, facts: FileFacts, key: str) -> ManifestFile:
         first, last = parse_key(facts.smallest).slot, parse_key(facts.largest).slot
@@ -140,6 +145,21 @@ Chunk = tuple[list[bytes], list[bytes]]
 
 Entries = tuple[list[bytes], list[bytes], int]
 """Some entries in order, and how many table rows they store."""
+
+
+@dataclass(slots=True)
+class _Cut:
+    """A file that grows, with its samples and the number of table rows that it stores."""
+
+    file: SstFile
+    samples: list[ManifestSample] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, keys: list[bytes], values: list[bytes], stored: int) -> None:
+        self.file.add(keys, values)
+        self.rows += stored
+        wanted = SAMPLES_PER_FILE - len(self.samples)
+        self.samples += [_sample(keys[at], values[at]) for at in range(0, len(keys), max(1, len(keys) // SAMPLES_PER_FILE))[:wanted]]
 
 
 class _Rows:
