@@ -33,9 +33,8 @@ def publish(paths: ShardPaths, making: Path, identity: VersionIdentity) -> None:
         sync(child)
     sync(making)
     final = paths.version(identity.dataset, identity.version)
+    remove_version(paths, identity.dataset, identity.version)
     final.parent.mkdir(parents=True, exist_ok=True)
-    if final.exists():
-        remove_version(paths, identity.dataset, identity.version)
     making.rename(final)
     sync(final.parent)
 

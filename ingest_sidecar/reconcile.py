@@ -195,7 +195,7 @@ class Reconciler:
                 version.progress.apply(Event.RETIRE)
             version.progress.apply(Event.REMOVE)  # made and activated again, from what is there
         version.observe(owned, self._shards)
-        if not _is_due(version):
+        if not is_due(version.progress.state, version.wanted.goal):
             return
         task = asyncio.create_task(self._bring(version), name=f"{key[0]} {key[1]}")
         self._work[key] = task
@@ -208,7 +208,7 @@ class Reconciler:
     async def _bring(self, version: VersionOnNode) -> None:
         """Work on one version until it has reached its goal, which may move on meanwhile."""
         backoff_s = BACKOFF_S_MIN
-        while _is_due(version):
+        while is_due(version.progress.state, version.wanted.goal):
             try:
                 await self._step(version)
                 version.progress.error = None
@@ -279,5 +279,6 @@ _ENOUGH = {
 """The states that a goal is content with. A version to be retired that was never ready is left where it is."""
 
 
-def _is_due(version: VersionOnNode) -> bool:
-    return version.progress.state not in _ENOUGH[version.wanted.goal]
+def is_due(state: State, goal: Goal) -> bool:
+    """Whether a version in that state needs work to reach that goal."""
+    return state not in _ENOUGH[goal]

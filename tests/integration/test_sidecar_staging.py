@@ -1,0 +1,146 @@
+"""Downloads from real S3: resumed, stopped, refused; and the two documents: followed, remembered, refused."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from ingest_sidecar.documents import Documents
+from ingest_sidecar.plan import PlannedFile
+from ingest_sidecar.stage import READ_BYTES, DownloadStopped, stage_file
+from pipeline.format.desired import Desired
+from pipeline.format.errors import ChecksumMismatchError, FormatError, FormatVersionError, ObjectMissingError, StaleEpochError
+from pipeline.format.layout import PARTIAL_SUFFIX, NodePaths, desired_key
+from pipeline.format.manifest import ManifestFile
+from pipeline.format.slots import SlotRange
+from pipeline.format.topology import Topology
+from tests.support.s3 import S3, s3_store
+from tests.support.sidecars import Head
+
+BYTES = 3 * READ_BYTES + 17
+DATA = random.Random(20_261_123).randbytes(BYTES)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with s3_store() as one:
+        yield one
+
+
+@pytest.fixture
+def s3(server: S3) -> S3:
+    return server.fresh()
+
+
+def planned(s3: S3, content: bytes, promised: bytes = DATA) -> PlannedFile:
+    key = "builds/b/00000-1-000.sst"
+    s3.store.create(key, content)
+    file = ManifestFile(
+        object_key=key,
+        slots=SlotRange(first=0, last=1),
+        smallest=b"a",
+        largest=b"b",
+        keys=1,
+        entries=1,
+        deletes=0,
+        bytes=len(promised),
+        sha256=hashlib.sha256(promised).hexdigest(),
+        content_digest="0" * 64,
+    )
+    return PlannedFile(file, "00000-1-000.sst")
+
+
+def stage(s3: S3, one: PlannedFile, folder: Path, stopped: Event | None = None) -> tuple[Path, list[int]]:
+    counted: list[int] = []
+    return stage_file(s3.store, one, folder, "node-1", counted.append, stopped or Event()), counted
+
+
+@pytest.mark.parametrize("there", [0, 1, READ_BYTES, BYTES - 1, BYTES])
+def test_a_part_goes_on_from_its_end(s3: S3, tmp_path: Path, there: int) -> None:
+    one = planned(s3, DATA)
+    (tmp_path / f"{one.name}{PARTIAL_SUFFIX}").write_bytes(DATA[:there])
+    path, counted = stage(s3, one, tmp_path)
+    assert path.read_bytes() == DATA
+    assert sum(counted) == BYTES
+    assert list(tmp_path.iterdir()) == [path]
+    assert stage(s3, one, tmp_path) == (path, [BYTES])
+
+
+@pytest.mark.parametrize("torn", [bytes(100), DATA + b"more", DATA[:-1] + b"x"])
+def test_a_torn_part_is_fetched_anew(s3: S3, tmp_path: Path, torn: bytes) -> None:
+    one = planned(s3, DATA)
+    (tmp_path / f"{one.name}{PARTIAL_SUFFIX}").write_bytes(torn)
+    path, counted = stage(s3, one, tmp_path)
+    assert path.read_bytes() == DATA
+    assert sum(counted) == BYTES
+
+
+@pytest.mark.parametrize("content", [DATA[:-1], DATA + b"more", DATA[:-1] + bytes([DATA[-1] ^ 1]), b""])
+def test_a_wrong_object_is_named_and_leaves_nothing(s3: S3, tmp_path: Path, content: bytes) -> None:
+    one = planned(s3, content)
+    counted: list[int] = []
+    with pytest.raises(ChecksumMismatchError, match="nothing of it was ingested") as refused:
+        stage_file(s3.store, one, tmp_path, "node-1", counted.append, Event())
+    assert refused.value.fields["object"] == one.file.object_key
+    assert sum(counted) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_object_is_named(s3: S3, tmp_path: Path) -> None:
+    one = planned(s3, DATA)
+    s3.store.delete(one.file.object_key)
+    with pytest.raises(ObjectMissingError):
+        stage(s3, one, tmp_path)
+
+
+def test_a_download_that_is_stopped_keeps_what_it_has(s3: S3, tmp_path: Path) -> None:
+    one, stopped = planned(s3, DATA), Event()
+
+    def count(_: int) -> None:
+        stopped.set()
+
+    with pytest.raises(DownloadStopped):
+        stage_file(s3.store, one, tmp_path, "node-1", count, stopped)
+    [part] = tmp_path.iterdir()
+    assert 0 < part.stat().st_size < BYTES
+    assert stage(s3, one, tmp_path)[0].read_bytes() == DATA
+
+
+def documents(s3: S3, folder: Path, cluster: str = "test") -> Documents:
+    return Documents(s3.store, cluster, NodePaths(folder))
+
+
+def test_documents_are_followed_and_remembered(s3: S3, tmp_path: Path) -> None:
+    head, followed = Head(s3.store), documents(s3, tmp_path)
+    followed.refresh()
+    assert (followed.topology, followed.desired) == (None, None)
+    head.topology(Topology(cluster="test", epoch=7, nodes=()))
+    head.want()
+    older = head.desired
+    head.want()
+    followed.refresh()
+    followed.refresh()
+    assert followed.desired == head.desired
+    again = documents(s3, tmp_path)
+    assert (again.memory.topology_epoch, again.memory.desired_epoch) == (7, 2)
+    head.put_back(older)
+    for one in (followed, again):
+        with pytest.raises(StaleEpochError) as refused:
+            one.refresh()
+        assert (refused.value.fields["epoch"], refused.value.fields["followed"]) == (1, 2)
+    assert followed.desired == head.desired
+    assert again.desired is None
+
+
+def test_a_document_of_another_cluster_or_time_is_refused(s3: S3, tmp_path: Path) -> None:
+    s3.store.create(desired_key("test"), Desired(cluster="other", epoch=1).to_json())
+    with pytest.raises(FormatError, match="of cluster other, not of test"):
+        documents(s3, tmp_path).refresh()
+    s3.store.create(desired_key("next"), b'{"format_version": 999}')
+    with pytest.raises(FormatVersionError):
+        documents(s3, tmp_path, "next").refresh()

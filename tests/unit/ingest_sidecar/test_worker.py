@@ -1,0 +1,151 @@
+"""The ingest process' work on real RocksDB directories: what is kept, what is dropped, what is refused by file name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rocksdict import AccessType, Options, Rdict, SstFileWriter
+
+from ingest_sidecar.disk import published
+from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard
+from ingest_sidecar.worker import EntryWalk, make_version
+from pipeline.format.digest import ContentDigest
+from pipeline.format.errors import ChecksumMismatchError, CountMismatchError
+from pipeline.format.keys import meta_key
+from pipeline.format.layout import ShardPaths
+from pipeline.format.manifest import ManifestFile
+from pipeline.format.slots import SLOT_COUNT, SlotRange
+
+V1 = "2026-11-22"
+ALL = (SlotRange(first=0, last=SLOT_COUNT - 1),)
+ENTRIES = [(meta_key(b"k", slot), b"v%d" % slot) for slot in range(100)]
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> IngestFile:
+    return sst(tmp_path / "0.sst", ENTRIES)
+
+
+def sst(path: Path, entries: list[tuple[bytes, bytes]]) -> IngestFile:
+    writer = SstFileWriter(Options(raw_mode=True))
+    writer.open(str(path))
+    for key, value in entries:
+        writer[key] = value
+    writer.finish()
+    digest = ContentDigest()
+    digest.update([key for key, _ in entries], [value for _, value in entries])
+    file = ManifestFile(
+        object_key=f"builds/{path.name}",
+        slots=ALL[0],
+        smallest=entries[0][0],
+        largest=entries[-1][0],
+        keys=len(entries),
+        entries=len(entries),
+        deletes=0,
+        bytes=path.stat().st_size,
+        sha256="0" * 64,
+        content_digest=digest.hexdigest(),
+    )
+    return IngestFile(path=path, file=file)
+
+
+def shard_of(root: Path, slots: tuple[SlotRange, ...], *files: IngestFile) -> tuple[IngestJob, IngestShard]:
+    shard = IngestShard(name="a", data_dir=root / "shard", slots=slots, files=files)
+    return IngestJob(dataset="person", version=V1, build_id="b", manifest_sha256="0" * 64, nice=0, shards=(shard,)), shard
+
+
+def held(root: Path) -> dict[bytes, bytes]:
+    path = ShardPaths(root / "shard").version("person", V1)
+    database = Rdict(str(path), options=Options(raw_mode=True), access_type=AccessType.read_only(False))
+    try:
+        return dict(database.items())
+    finally:
+        database.close()
+
+
+def test_all_entries_are_published_and_the_staged_file_stays(tmp_path: Path, staged: IngestFile) -> None:
+    seen: list[int] = []
+    identity = make_version(*shard_of(tmp_path, ALL, staged), seen.append)
+    assert (identity.keys, identity.entries, sum(seen)) == (100, 100, 100)
+    assert held(tmp_path) == dict(ENTRIES)
+    assert staged.path.exists()
+    assert not list(ShardPaths(tmp_path / "shard").making.iterdir())
+
+
+@pytest.mark.parametrize(
+    "slots", [(SlotRange(first=10, last=19),), (SlotRange(first=0, last=4), SlotRange(first=50, last=59), SlotRange(first=99, last=99))]
+)
+def test_slots_of_others_go_and_the_rest_is_counted_again(tmp_path: Path, staged: IngestFile, slots: tuple[SlotRange, ...]) -> None:
+    own = {key: value for key, value in ENTRIES if any(int.from_bytes(key[:2]) in one for one in slots)}
+    identity = make_version(*shard_of(tmp_path, slots, staged), lambda _: None)
+    assert (identity.keys, identity.entries) == (len(own), len(own))
+    assert held(tmp_path) == own
+
+
+def test_a_shard_without_files_gets_an_empty_directory(tmp_path: Path) -> None:
+    identity = make_version(*shard_of(tmp_path, ALL), lambda _: None)
+    assert (identity.keys, identity.entries) == (0, 0)
+    assert held(tmp_path) == {}
+
+
+def test_made_again_it_is_taken_as_it_is(tmp_path: Path, staged: IngestFile) -> None:
+    job, shard = shard_of(tmp_path, ALL, staged)
+    first = make_version(job, shard, lambda _: None)
+    staged.path.unlink()
+    assert make_version(job, shard, lambda _: None) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"entries": 99}, CountMismatchError),
+        ({"keys": 99}, CountMismatchError),
+        ({"content_digest": "1" * 64}, ChecksumMismatchError),
+        ({"largest": ENTRIES[50][0]}, CountMismatchError),
+    ],
+)
+def test_what_is_not_as_promised_is_refused_by_name_and_leaves_nothing(
+    tmp_path: Path, staged: IngestFile, change: dict[str, object], error: type[Exception]
+) -> None:
+    wrong = staged.model_copy(update={"file": staged.file.model_copy(update=change)})
+    with pytest.raises(error, match=r"builds/0\.sst"):
+        make_version(*shard_of(tmp_path, ALL, wrong), lambda _: None)
+    paths = ShardPaths(tmp_path / "shard")
+    assert published(paths, "person", V1) is None
+    assert not list(paths.making.iterdir())
+
+
+def test_entries_that_no_file_has_are_refused(tmp_path: Path) -> None:
+    both = sst(tmp_path / "0.sst", ENTRIES)
+    digest = ContentDigest()
+    digest.update([ENTRIES[0][0]], [ENTRIES[0][1]])
+    short = both.file.model_copy(
+        update={"largest": ENTRIES[0][0], "entries": 1, "keys": 1, "content_digest": digest.hexdigest()},
+    )
+    with pytest.raises(CountMismatchError, match="which no file of the manifest has"):
+        make_version(*shard_of(tmp_path, ALL, IngestFile(path=both.path, file=short)), lambda _: None)
+
+
+def test_bytes_that_changed_on_this_disk_are_not_taken(tmp_path: Path, staged: IngestFile) -> None:
+    data = bytearray(staged.path.read_bytes())
+    data[len(data) // 4] ^= 1
+    staged.path.write_bytes(data)
+    with pytest.raises(ChecksumMismatchError):
+        make_version(*shard_of(tmp_path, ALL, staged), lambda _: None)
+    assert published(ShardPaths(tmp_path / "shard"), "person", V1) is None
+
+
+@given(keys=st.sets(st.binary(min_size=1, max_size=3)), cuts=st.lists(st.binary(max_size=3), max_size=4))
+def test_a_walk_hands_out_every_entry_once_in_order(keys: set[bytes], cuts: list[bytes]) -> None:
+    entries = [(key, key) for key in sorted(keys)]
+    walk = EntryWalk(iter(entries))
+    seen: list[bytes] = []
+    for cut in [*sorted(cuts), None]:
+        part = [key for found, _ in walk.up_to(cut) for key in found]
+        assert cut is None or all(key <= cut for key in part)
+        seen += part
+    assert seen == sorted(keys)
+    assert walk.ahead is None
