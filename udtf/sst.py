@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -56,10 +58,8 @@ class SstFile:
         Raises:
             IntegrityError: RocksDB refused one, most likely because keys do not grow.
         """
-        writer = self._writer
         try:
-            for key, value in zip(keys, values, strict=True):
-                writer[key] = value
+            deque(map(self._writer.__setitem__, keys, values), maxlen=0)  # the loop runs in C
         except Exception as refused:  # rocksdict raises bare Exception
             raise IntegrityError(f"RocksDB refused an entry of {self.path.name}: {refused}", file=self.path.name) from refused
         if not self.entries:
@@ -109,16 +109,9 @@ def _read_back(facts: FileFacts) -> None:
 def _compare(scratch: Rdict, facts: FileFacts) -> None:
     digest, entries = ContentDigest(), 0
     first = last = b""
-    keys: list[bytes] = []
-    values: list[bytes] = []
-    for key, value in cast("Iterator[tuple[bytes, bytes]]", scratch.items()):  # raw mode gives bytes
-        keys.append(key)
-        values.append(value)
-        if len(keys) == BATCH_ENTRIES:
-            digest.update(keys, values)
-            first, last, entries = first or keys[0], keys[-1], entries + len(keys)
-            keys, values = [], []
-    if keys:
+    rest = cast("Iterator[tuple[bytes, bytes]]", iter(scratch.items()))  # raw mode gives bytes
+    while batch := list(islice(rest, BATCH_ENTRIES)):
+        keys, values = zip(*batch, strict=True)
         digest.update(keys, values)
         first, last, entries = first or keys[0], keys[-1], entries + len(keys)
     if entries != facts.entries:

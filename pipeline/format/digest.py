@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
+from itertools import chain
+from typing import cast
 
 DELETED = 0xFFFF_FFFF  # the value length of a delete; no real value comes near it
 
@@ -30,8 +32,11 @@ class ContentDigest:
 
     def update(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
         """Add entries; a value of None is a delete."""
-        sizes = [size for key, value in zip(keys, values, strict=True) for size in (len(key), DELETED if value is None else len(value))]
-        self.update_buffers(struct.pack(f"<{len(sizes)}I", *sizes), b"".join(keys), b"".join(filter(None, values)))
+        held = [value or b"" for value in values] if None in values else cast("Sequence[bytes]", values)
+        sizes = list(chain.from_iterable(zip(map(len, keys), map(len, held), strict=True)))
+        if held is not values:
+            sizes[1::2] = [DELETED if value is None else len(value) for value in values]
+        self.update_buffers(struct.pack(f"<{len(sizes)}I", *sizes), b"".join(keys), b"".join(held))
 
     def update_buffers(self, lengths: bytes | memoryview, keys: bytes | memoryview, values: bytes | memoryview) -> None:
         """Add entries whose lengths, keys and values are laid out already as in the grammar above."""
