@@ -27,7 +27,7 @@ from ingest_sidecar.sweep import Key, sweep
 from ingest_sidecar.version import Node, VersionOnNode
 from pipeline.format.admin import AdminCommand, ShardStatus
 from pipeline.format.desired import Goal
-from pipeline.format.errors import IngestProcessError, NodeError, Outcome, RedkvError, ShardUnavailableError
+from pipeline.format.errors import IllegalTransitionError, IngestProcessError, NodeError, Outcome, RedkvError, ShardUnavailableError
 from pipeline.format.layout import NodePaths
 from pipeline.load.states import Event, State
 from pipeline.load.status import NodeStatus
@@ -241,6 +241,8 @@ class Reconciler:
                     await asyncio.sleep(RETIRE_LOOK_S)
             case State.READY | State.RETIRED:
                 await version.activate()
+            case other:  # only work leaves these states, and it does not end within one
+                raise IllegalTransitionError(f"{version.dataset} {version.wanted.version} is {other}, from where no work starts")
 
     async def _failed(self, version: VersionOnNode, failed: RedkvError, backoff_s: float) -> bool:
         """Note a failure; True if the step is to be repeated, after a pause."""

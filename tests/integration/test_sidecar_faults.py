@@ -29,7 +29,7 @@ from tests.support.versions import build_version
 
 V1, V2 = "2026-11-21", "2026-11-22"
 PREFIX = "person:"
-KILLS = 4
+KILLS = 3
 
 
 def strings(seed: int, count: int, value_bytes: int = 16) -> dict[bytes, bytes]:
@@ -152,7 +152,7 @@ def test_connections_that_break_again_and_again_end_in_the_same_bytes(
 ) -> None:
     rows = strings(3, 900, value_bytes=3000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
-    proxy.cut_after = 300_000
+    proxy.cut_after = 600_000
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
     found = node.until("person", V1, State.ACTIVE)
@@ -201,12 +201,13 @@ def test_a_part_that_a_power_cut_tore_is_fetched_anew(node: NodeUnderTest, head:
 
 def test_killed_while_ingesting_it_makes_the_same_content(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
     """The ingest process dies with its sidecar, what it left is removed, and nothing is published by halves."""
-    rows = strings(6, 30_000)
+    rows = strings(6, 8_000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.READY)]))
     node.wake()
-    for _ in range(KILLS):
-        node.until_true("an ingest process, or the end", lambda _: bool(ingest_processes()) or _is_ready(node))
+    for moment in range(KILLS):  # in turn: when the process starts, and when it has begun to write
+        begun = [lambda: bool(ingest_processes()), lambda: any(path for one in shards for path in one.paths.making.rglob("*"))][moment % 2]
+        node.until_true("ingestion, or its end", lambda _, begun=begun: begun() or _is_ready(node))  # type: ignore[misc]  # bound now
         orphans = ingest_processes()
         node.kill()
         gone, alive = psutil.wait_procs(orphans, timeout=30)
@@ -227,7 +228,7 @@ def _is_ready(node: NodeUnderTest) -> bool:
 
 
 def test_an_ingest_process_that_is_killed_is_started_again(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
-    rows = strings(7, 30_000)
+    rows = strings(7, 8_000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
@@ -329,7 +330,7 @@ def test_a_shard_that_lost_everything_gets_it_again(node: NodeUnderTest, head: H
 
 
 def test_sigterm_ends_it_in_order_and_its_ingest_process_with_it(node: NodeUnderTest, head: Head, s3: S3) -> None:
-    built = build_version(s3.store, "person", V1, strings(13, 30_000), prefix=PREFIX)
+    built = build_version(s3.store, "person", V1, strings(13, 8_000), prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
     node.until_true("an ingest process", lambda _: bool(ingest_processes()))
