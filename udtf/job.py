@@ -22,11 +22,12 @@ from pipeline.spec import load_spec
 from pipeline.store import ObjectStore
 from udtf.build import build_version
 
-BATCH_ROWS = 20_000  # rows per Arrow batch: vectorised work amortises Python's overhead, and a batch stays within megabytes
+BATCH_ROWS = 20_000  # rows per Arrow batch: vectorised work amortises Python's overhead, while a batch stays in the cache
+BATCH_BYTES = 64 << 20  # of rows that are large: Arrow's binary columns end at 2 GiB, and memory before that
 
 SPARK_CONF = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
-    "spark.sql.ansi.enabled": "true",  # decimals as plain text, never in exponents
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(BATCH_BYTES),
 }
 
 

@@ -1,7 +1,6 @@
 """The Hive table: found, filtered, its columns checked, before any Spark job runs.
 
-Types whose text Arrow does not give as docs/types.md promises are turned to text here, by Spark: decimals, and nested types as JSON.
-Everything else travels as it is and becomes text in `udtf.text`.
+Nested types are turned to JSON here, by Spark. Everything else travels as it is and becomes text in `udtf.text`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from pyspark.sql.types import (
     BooleanType,
     DataType,
     DateType,
-    DecimalType,
     MapType,
     NumericType,
     StringType,
@@ -102,8 +100,6 @@ def _check_type(name: str, kind: DataType) -> None:
 
 def _as_sent(field: StructField) -> Column:
     column = F.col(f"`{field.name}`")
-    if isinstance(field.dataType, DecimalType):
-        column = F.col(f"`{field.name}`").cast("string")
-    elif isinstance(field.dataType, _NESTED):
+    if isinstance(field.dataType, _NESTED):
         column = F.to_json(column)
     return column.alias(field.name)

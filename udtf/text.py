@@ -16,6 +16,8 @@ def text_of(column: pa.Array) -> pa.Array:
         return column
     if pa.types.is_timestamp(kind):
         return _timestamp(column).cast(pa.binary())
+    if pa.types.is_decimal(kind):
+        return _decimal(column).cast(pa.binary())
     return column.cast(pa.string()).cast(pa.binary())
 
 
@@ -25,3 +27,11 @@ def _timestamp(column: pa.Array) -> pa.Array:
     plain = column.cast(pa.timestamp("us")).cast(pa.string())
     short = pc.utf8_rtrim(pc.utf8_rtrim(plain, "0"), ".")
     return pc.binary_join_element_wise(pc.replace_substring(short, " ", "T"), suffix, "")
+
+
+def _decimal(column: pa.Array) -> pa.Array:
+    """All digits after the point, never an exponent, which Arrow writes for numbers below 1e-6."""
+    texts = column.cast(pa.string())
+    if not pc.any(pc.match_substring(texts, "E")).as_py():
+        return texts
+    return pa.array([None if number is None else format(number, "f") for number in column.to_pylist()], pa.string())

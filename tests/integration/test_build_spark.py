@@ -52,7 +52,7 @@ class World:
 def world() -> Iterator[World]:
     with s3_store() as s3, hive_metastore() as metastore:
         os.environ["PYSPARK_PYTHON"] = sys.executable
-        quiet: dict[str, bool | float | int | str | None] = {"spark.sql.ansi.enabled": "true", "spark.ui.showConsoleProgress": "false"}
+        quiet: dict[str, bool | float | int | str | None] = {"spark.sql.ansi.enabled": "false", "spark.ui.showConsoleProgress": "false"}
         conf = quiet | spark_conf(metastore)
         spark = SparkSession.builder.master("local[2]").config(map=conf).enableHiveSupport().getOrCreate()
         spark.sql("CREATE DATABASE features")

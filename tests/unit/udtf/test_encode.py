@@ -98,6 +98,8 @@ GOLDEN = [
     (pa.array([math.nan], pa.float64()), b"nan"),
     (pa.array([0.1], pa.float32()), b"0.1"),
     (pa.array([True]), b"true"),
+    (pa.array([Decimal("0.00000001"), Decimal("12.50000000")], pa.decimal128(20, 8))[:1], b"0.00000001"),
+    (pa.array([Decimal("12.50000000")], pa.decimal128(20, 8)), b"12.50000000"),
     (pa.array(["grüß"]), "grüß".encode()),
     (pa.array([b"\x00\xff"]), b"\x00\xff"),
     (pa.array([dt.date(2026, 1, 31)]), b"2026-01-31"),
@@ -143,7 +145,7 @@ def test_nan_has_no_rank() -> None:
 
 
 def test_a_decimal_score_is_a_number() -> None:
-    columns = {"id": pa.array(["1"]), "score": pa.array(["12.50"]), "name": pa.array(["a"])}
+    columns = {"id": pa.array(["1"]), "score": pa.array([Decimal("12.50")]), "name": pa.array(["a"])}
     rows, _ = encode(spec_of("zset", "z:${id}", zset={"member": "${name}", "score": "score"}), columns)
     assert rows[0][2] == sortable_score(float(Decimal("12.50"))) + b"a"
 
