@@ -69,6 +69,7 @@ async def run_ingest(job: IngestJob, lock: int, seen: EntriesSeen) -> dict[str, 
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        *(("-P",) if sys.flags.safe_path else ()),  # as this process was started: the working directory may hold anything
         "-m",
         "ingest_sidecar.worker",
         stdin=asyncio.subprocess.PIPE,
