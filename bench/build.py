@@ -107,9 +107,9 @@ def steps(spark: SparkSession, name: str, fresh_store: Callable[[], ObjectStore]
         return read_source(spark, spec, VERSION)
 
     partitions = partition_count(spark, spec, source())
-    local = PartitionTask("", "bench", VERSION, "b", "hash", tuple(even_ranges(partitions)), open_store=LocalDisk)
+    local = PartitionTask("", "bench", VERSION, "b", "hash", tuple(even_ranges(partitions)), 0, open_store=LocalDisk)
     return (
-        lambda: encoded(source(), spec, partitions).write.format("noop").mode("overwrite").save(),
+        lambda: encoded(source(), spec, partitions, 0).write.format("noop").mode("overwrite").save(),
         lambda: write(source(), spec, partitions, local),
         lambda: build_version(spark, spec, VERSION, fresh_store()),
     )

@@ -7,6 +7,7 @@ writes). An environment variable is the prefix and the field's name, e.g. REDKV_
 from __future__ import annotations
 
 import os
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any, Self
@@ -61,7 +62,7 @@ class ClusterSettings(FileSettings):
     Affects behaviour: `store` (s3://bucket/prefix), `cluster` (its name in the store), `metastore_uris` (thrift://host:port of the Hive
     metastore), `spark_master`, `spark_conf` (more `--conf` of spark-submit), `environment` (variables set for this process and those
     that it starts, where they are not set already: AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE, SPARK_LOCAL_IP).
-    Affects speed: nothing.
+    `log_dir` takes the logs of build jobs. Affects speed: nothing.
     """
 
     model_config = SettingsConfigDict(env_prefix="REDKV_")
@@ -71,6 +72,7 @@ class ClusterSettings(FileSettings):
     metastore_uris: str
     spark_master: str = "local[2]"
     spark_conf: dict[str, str] = Field(default_factory=dict)
+    log_dir: Path = Path(tempfile.gettempdir())
     environment: dict[str, str] = Field(default_factory=dict)
 
 

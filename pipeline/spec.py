@@ -74,7 +74,7 @@ class Source(_Part):
 
 
 class HashShape(_Part):
-    """A hash of one row: one field per column; by default all columns but those of the key."""
+    """A hash of one row: one field per column; by default all columns but those of the key and of `ttl.at`."""
 
     columns: tuple[str, ...] | None = Field(default=None, min_length=1)
 
@@ -88,9 +88,21 @@ class HashShape(_Part):
 
 
 class StringShape(_Part):
-    """A string of one row: the text form of one column."""
+    """A string of one row: the text form of one column, or several columns as one JSON object."""
 
-    column: str
+    column: str | None = None
+    columns: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.column is None) == (self.columns is None):
+            raise ValueError("write either column: name, for its text, or columns: [a, b], for a JSON object of them")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns used."""
+        return self.columns or (self.column or "",)
 
 
 class ZsetShape(_Part):
@@ -98,6 +110,22 @@ class ZsetShape(_Part):
 
     member: Annotated[str, AfterValidator(_template)]
     score: str
+
+
+class Ttl(_Part):
+    """When keys expire: so many seconds after the build (the manifest's `built_at_ms`), or at the moment that a TIMESTAMP column holds.
+
+    A NULL in that column means never.
+    """
+
+    seconds: int | None = Field(default=None, ge=1)
+    at: str | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.seconds is None) == (self.at is None):
+            raise ValueError("write either seconds: 86400, counted from the build, or at: column, for a TIMESTAMP column")
+        return self
 
 
 class DatasetSpec(_Part):
@@ -112,6 +140,7 @@ class DatasetSpec(_Part):
     zset: ZsetShape | None = None
     mode: Literal["replace"]
     on_null: Literal["fail", "skip"] = "fail"
+    ttl: Ttl | None = None
 
     @field_validator("dataset")
     @classmethod
@@ -128,6 +157,8 @@ class DatasetSpec(_Part):
         if self.type != "hash" and not given:
             example = {"string": "string: {column: name}", "zset": 'zset: {member: "${id}", score: points}'}[self.type]
             raise ValueError(f"type {self.type} needs a section, e.g. {example}")
+        if self.zset and self.ttl and self.ttl.at:
+            raise ValueError("ttl.at gives every row a moment of its own, but a sorted set has many rows: write ttl: {seconds: 86400}")
         return self
 
     @property
@@ -147,9 +178,11 @@ class DatasetSpec(_Part):
         if self.hash and self.hash.columns:
             names += self.hash.columns
         if self.string:
-            names.append(self.string.column)
+            names += self.string.names
         if self.zset:
             names += [*Template.parse(self.zset.member).columns, self.zset.score]
+        if self.ttl and self.ttl.at:
+            names.append(self.ttl.at)
         return tuple(dict.fromkeys(names))
 
 

@@ -26,7 +26,7 @@ from pipeline.format.manifest import Manifest, ManifestSample, Totals
 from pipeline.format.slots import SLOT_COUNT, even_ranges
 from pipeline.spec import DatasetSpec, check_version
 from pipeline.store import ObjectStore
-from udtf.encode import ENCODED_DDL, ENCODED_SCHEMA, Encoder, constant_slot
+from udtf.encode import ENCODED_DDL, ENCODED_SCHEMA, Encoder, constant_expiry_ms, constant_slot
 from udtf.partition import COUNTER_KEY, WRITTEN_DDL, Counters, PartitionTask, Written
 from udtf.source import read_source, value_columns
 
@@ -68,15 +68,16 @@ def build_version(
     partitions = partition_count(spark, spec, source)
     _log.info("building", dataset=spec.dataset, version=version, build_id=build_id, partitions=partitions)
     ranges = tuple(even_ranges(partitions))
-    task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges)
+    expiry_ms = constant_expiry_ms(spec, built_at_ms)
+    task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges, built_at_ms, expiry_ms)
     written = write(source, spec, partitions, task)
     manifest = assemble(spec, version, build_id, built_at_ms, written)
     return publish(store, manifest)
 
 
-def encoded(source: DataFrame, spec: DatasetSpec, partitions: int) -> DataFrame:
+def encoded(source: DataFrame, spec: DatasetSpec, partitions: int, built_at_ms: int) -> DataFrame:
     """The rows as (partition, internal key, value), placed on their slot partitions and sorted."""
-    encoder = Encoder(spec, value_columns(spec, source.columns), partitions)
+    encoder = Encoder(spec, value_columns(spec, source.columns), partitions, built_at_ms)
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return encode_all(encoder, batches)
@@ -103,7 +104,7 @@ def encode_all(encoder: Encoder, batches: Iterable[pa.RecordBatch]) -> Iterator[
 
 def write(source: DataFrame, spec: DatasetSpec, partitions: int, task: PartitionTask) -> list[Written]:
     """Encode, sort and write all partitions; what the committed tasks returned."""
-    rows = encoded(source, spec, partitions).mapInArrow(task.run, WRITTEN_DDL).collect()
+    rows = encoded(source, spec, partitions, task.built_at_ms).mapInArrow(task.run, WRITTEN_DDL).collect()
     return [Written.model_validate_json(row.written) for row in rows]
 
 

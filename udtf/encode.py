@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipeline.format.errors import InvalidScoreError, KeyTooLongError, NullValueError
 from pipeline.format.keys import USER_KEY_BYTES_MAX, Kind
 from pipeline.format.slots import SLOT_COUNT, key_slot
-from pipeline.format.values import ValueType, head
+from pipeline.format.values import HEAD_BYTES, ValueType, head
 from pipeline.spec import DatasetSpec
 from pipeline.template import SEPARATOR, Column, Literal, ShardNumber, Template, shard_number
 from udtf.layout import Part, constant, decimal_lengths, fixed, join, ragged
@@ -44,15 +44,20 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes the rows of one dataset; `fields` are its value columns in order, `partitions` the number of slot partitions."""
+    """Encodes the rows of one dataset.
 
-    def __init__(self, spec: DatasetSpec, fields: Sequence[str], partitions: int) -> None:
+    `fields` are its value columns in order, `partitions` the number of slot partitions, `built_at_ms` (since the epoch) the zero of
+    relative expiry.
+    """
+
+    def __init__(self, spec: DatasetSpec, fields: Sequence[str], partitions: int, built_at_ms: int) -> None:
         self._spec = spec
         self._key = spec.key_template
         self._member = Template.parse(spec.zset.member) if spec.zset else None
         self._fields = tuple(fields)
         self._partitions = partitions
         self._slot = constant_slot(self._key)
+        self._expiry_ms = constant_expiry_ms(spec, built_at_ms)
 
     def encode(self, batch: pa.RecordBatch) -> Encoded:
         """Encode one batch.
@@ -129,10 +134,18 @@ class Encoder:
 
     def _values(self, columns: dict[str, pa.Array]) -> pa.Array:
         if self._spec.type == "string":
-            return join([constant(head(ValueType.STRING)), text_of(columns[self._fields[0]])])
+            return join([self._head(ValueType.STRING, columns), text_of(columns[self._fields[0]])])
         if self._spec.type == "hash":
-            return packed_hashes([(name.encode(), text_of(columns[name])) for name in self._fields])
+            return packed_hashes(self._head(ValueType.HASH, columns), [(name.encode(), text_of(columns[name])) for name in self._fields])
         return join([self._scores(columns), render(self._member or self._key, columns)])
+
+    def _head(self, kind: ValueType, columns: dict[str, pa.Array]) -> Part:
+        """The start of the meta values: with the moment of a row's own column, where it has one."""
+        if self._spec.ttl is None or self._spec.ttl.at is None:
+            return constant(head(kind, self._expiry_ms))
+        moments = columns[self._spec.ttl.at].cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
+        known = fixed(np.asarray(pc.fill_null(moments, 0)).astype("<u8").reshape(-1, 1))
+        return pc.if_else(pc.is_valid(moments), join([constant(head(kind, 0)[:HEAD_BYTES]), known]), constant(head(kind)))
 
     def _scores(self, columns: dict[str, pa.Array]) -> pa.Array:
         column = columns[self._fields[0]]
@@ -154,8 +167,8 @@ def sortable_scores(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     return flipped.astype(">u8")
 
 
-def packed_hashes(fields: Sequence[tuple[bytes, pa.Array]]) -> pa.Array:
-    """The meta values of packed hashes, one per row; a NULL leaves its field out. Every row has at least one field."""
+def packed_hashes(start: Part, fields: Sequence[tuple[bytes, pa.Array]]) -> pa.Array:
+    """The meta values of packed hashes after their `start`, one per row; a NULL leaves its field out. Every row has one at least."""
     pieces = [_pair(name, texts) for name, texts in fields]
     rows = len(pieces[0])
     present = np.column_stack([np.asarray(piece.is_valid()) for piece in pieces])
@@ -164,7 +177,7 @@ def packed_hashes(fields: Sequence[tuple[bytes, pa.Array]]) -> pa.Array:
     counts = present.sum(axis=1, dtype=np.int64)
     kept = np.concatenate((np.ones((rows, 1), bool), present), axis=1)
     table = ragged(ends[kept].astype("<u4"), counts + 1)
-    parts: list[Part] = [constant(head(ValueType.HASH)), fixed(counts.astype("<u4").reshape(-1, 1)), table, *pieces]
+    parts: list[Part] = [start, fixed(counts.astype("<u4").reshape(-1, 1)), table, *pieces]
     return join(parts, skip_nulls=True)
 
 
@@ -194,6 +207,11 @@ def _shard_numbers(texts: list[pa.Array], count: int, rows: int) -> pa.Array:
     joined = pc.binary_join_element_wise(*texts, constant(SEPARATOR)) if len(texts) > 1 else texts[0]
     numbers = np.fromiter((shard_number([text], count) for text in joined.to_pylist()), np.int32, rows)
     return pa.array(numbers).cast(pa.string()).cast(pa.binary())
+
+
+def constant_expiry_ms(spec: DatasetSpec, built_at_ms: int) -> int | None:
+    """When all keys expire, in ms since the epoch; None if they don't, or each at a moment of its own."""
+    return built_at_ms + spec.ttl.seconds * 1000 if spec.ttl and spec.ttl.seconds else None
 
 
 def constant_slot(template: Template) -> int | None:

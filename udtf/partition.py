@@ -29,12 +29,13 @@ from pipeline.format.layout import sst_key
 from pipeline.format.manifest import ManifestFile, ManifestSample
 from pipeline.format.records import Record
 from pipeline.format.slots import SlotRange
-from pipeline.format.values import PACKED_BYTES_MAX, PACKED_ENTRIES_MAX, SCORE_BYTES, canonical_reply, encode_zset
+from pipeline.format.values import PACKED_BYTES_MAX, PACKED_ENTRIES_MAX, SCORE_BYTES, canonical_reply, encode_zset, expiry_ms
 from pipeline.store import ObjectStore
 from udtf.sst import FileFacts, SstFile
 
 FILE_RAW_BYTES = 64 << 20  # cut a file at so many bytes before compression: small enough to repeat, large enough to list
 SAMPLES_PER_FILE = 4
+SAMPLE_LIFE_MS = 24 * 3600 * 1000  # a sample must still be there when it is read back, after a load that took long or was repeated
 
 COUNTER_KEY = b""
 
@@ -77,6 +78,8 @@ class PartitionTask:
     build_id: str
     type: str
     slots: tuple[SlotRange, ...]
+    built_at_ms: int
+    zset_expiry_ms: int | None = None
     file_raw_bytes: int = FILE_RAW_BYTES
     open_store: Callable[[str], Uploads] = ObjectStore
 
@@ -99,7 +102,7 @@ class PartitionTask:
     def _files(self, rows: _Rows, partition: int, folder: Path) -> Iterator[Written]:
         store = self.open_store(self.store_url)
         attempt = uuid4().hex[:16]
-        entries = _fold_zsets(rows.chunks()) if self.type == "zset" else _unique(rows.chunks())
+        entries = _fold_zsets(rows.chunks(), self.zset_expiry_ms) if self.type == "zset" else _unique(rows.chunks())
         for index, cut in enumerate(self._cut(entries, folder)):
             facts = cut.file.finish()
             key = sst_key(self.dataset, self.version, self.build_id, partition, attempt, index)
@@ -112,7 +115,7 @@ class PartitionTask:
         cut: _Cut | None = None
         for keys, values, stored in entries:
             if cut is None:
-                cut = _Cut(SstFile(folder / f"{uuid4().hex}.sst"))
+                cut = _Cut(SstFile(folder / f"{uuid4().hex}.sst"), self.built_at_ms + SAMPLE_LIFE_MS)
             cut.add(keys, values, stored)
             if cut.file.raw_bytes >= self.file_raw_bytes:
                 yield cut
@@ -149,17 +152,20 @@ Entries = tuple[list[bytes], list[bytes], int]
 
 @dataclass(slots=True)
 class _Cut:
-    """A file that grows, with its samples and the number of table rows that it stores."""
+    """A file that grows, with its samples and the number of table rows that it stores. No sample expires before `sample_until_ms`."""
 
     file: SstFile
+    sample_until_ms: int
     samples: list[ManifestSample] = field(default_factory=list)
     rows: int = 0
 
     def add(self, keys: list[bytes], values: list[bytes], stored: int) -> None:
         self.file.add(keys, values)
         self.rows += stored
-        wanted = SAMPLES_PER_FILE - len(self.samples)
-        self.samples += [_sample(keys[at], values[at]) for at in range(0, len(keys), max(1, len(keys) // SAMPLES_PER_FILE))[:wanted]]
+        for at in range(0, len(keys), max(1, len(keys) // SAMPLES_PER_FILE)):
+            expiry = expiry_ms(values[at])
+            if len(self.samples) < SAMPLES_PER_FILE and (expiry is None or expiry > self.sample_until_ms):
+                self.samples.append(_sample(keys[at], values[at]))
 
 
 class _Rows:
@@ -210,14 +216,14 @@ def _duplicates(keys: list[bytes]) -> DuplicateKeyError:
     return DuplicateKeyError(message, keys=twice[:5])
 
 
-def _fold_zsets(chunks: Iterable[Chunk]) -> Iterator[Entries]:
+def _fold_zsets(chunks: Iterable[Chunk], expiry: int | None) -> Iterator[Entries]:
     """Sorted sets: consecutive rows of one key become one packed value."""
     rows = (row for keys, values in chunks for row in zip(keys, values, strict=True))
     for key, group in groupby(rows, key=itemgetter(0)):
         members = [(rank[SCORE_BYTES:], parse_sortable_score(rank[:SCORE_BYTES])) for rank in _bounded(key, map(itemgetter(1), group))]
         if len({member for member, _ in members}) != len(members):
             raise _duplicate_members(key, [member for member, _ in members])
-        yield [key], [encode_zset(members)], len(members)
+        yield [key], [encode_zset(members, expiry)], len(members)
 
 
 def _bounded(key: bytes, ranks: Iterable[bytes]) -> Iterator[bytes]:

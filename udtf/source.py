@@ -29,6 +29,8 @@ from pyspark.sql.types import (
 from pipeline.format.errors import SpecError, TableNotFoundError, UnknownColumnError
 from pipeline.spec import DatasetSpec
 
+JSON_COLUMN = "${json}"  # a string of several columns travels under a name that no template can use
+
 _PLAIN = (StringType, BinaryType, BooleanType, DateType, TimestampType, TimestampNTZType, NumericType)
 _NESTED = (ArrayType, MapType, StructType)
 
@@ -53,24 +55,28 @@ def read_source(spark: SparkSession, spec: DatasetSpec, version: str) -> DataFra
         except (AnalysisException, ParseException) as wrong:
             message = f"field source.where: Spark can't use {where!r} on {table}: {wrong.getMessage() or wrong}"
             raise SpecError(message, table=table, where=where) from wrong
-    return frame.select(*(_as_sent(fields[name]) for name in columns_of(spec, fields)))
+    sent = [_as_sent(fields[name]) for name in columns_of(spec, fields)]
+    if spec.string and spec.string.columns:
+        sent.append(F.to_json(F.struct(*(F.col(f"`{name}`") for name in spec.string.columns))).alias(JSON_COLUMN))
+    return frame.select(*sent)
 
 
 def columns_of(spec: DatasetSpec, fields: Iterable[str]) -> tuple[str, ...]:
-    """All columns that a version needs, key columns first, each once."""
-    return tuple(dict.fromkeys([*spec.named_columns, *value_columns(spec, fields)]))
+    """All columns of the table that a version needs, key columns first, each once."""
+    needed = dict.fromkeys([*spec.named_columns, *value_columns(spec, fields)])
+    return tuple(name for name in needed if name != JSON_COLUMN)
 
 
 def value_columns(spec: DatasetSpec, fields: Iterable[str]) -> tuple[str, ...]:
-    """The columns that become the value: a hash's fields in order, a string's column, a sorted set's score."""
+    """The columns that become the value: a hash's fields in order, a string's column (or its JSON), a sorted set's score."""
     if spec.string:
-        return (spec.string.column,)
+        return spec.string.names if spec.string.column else (JSON_COLUMN,)
     if spec.zset:
         return (spec.zset.score,)
     if spec.hash and spec.hash.columns:
         return spec.hash.columns
-    keys = set(spec.key_template.columns)
-    return tuple(name for name in fields if name not in keys)
+    others = {*spec.key_template.columns, spec.ttl.at if spec.ttl else None}
+    return tuple(name for name in fields if name not in others)
 
 
 def _check_columns(spec: DatasetSpec, fields: dict[str, StructField]) -> None:
@@ -86,6 +92,9 @@ def _check_columns(spec: DatasetSpec, fields: dict[str, StructField]) -> None:
     if spec.zset and not isinstance(fields[spec.zset.score].dataType, NumericType):
         kind = fields[spec.zset.score].dataType.simpleString()
         raise SpecError(f"field zset.score: column {spec.zset.score} is {kind}: name a numeric column", column=spec.zset.score)
+    if spec.ttl and spec.ttl.at and not isinstance(fields[spec.ttl.at].dataType, TimestampType):
+        kind = fields[spec.ttl.at].dataType.simpleString()
+        raise SpecError(f"field ttl.at: column {spec.ttl.at} is {kind}: name a TIMESTAMP column", column=spec.ttl.at)
     for name in columns_of(spec, fields):
         _check_type(name, fields[name].dataType)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +31,7 @@ def load(
     Example: redkv load person.yaml --version 2026-11-22
     """
     settings = load_settings(context.obj)
-    log = Path(tempfile.gettempdir()) / f"redkv-build-{spec.stem}-{version}.log"
+    log = settings.log_dir / f"redkv-build-{spec.stem}-{version}.log"
     with LiveDisplay() if sys.stderr.isatty() else PlainDisplay() as display:
         report = Coordinator(settings, display, Patience(stall_s_max=stall_after)).load(spec, version, log)
     if output is Format.JSON:

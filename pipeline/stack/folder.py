@@ -198,6 +198,7 @@ class StackFolder:
             "cluster": cluster.CLUSTER,
             "metastore_uris": metastore.uri,
             "spark_master": "local[2]",
+            "log_dir": str(self.logs),
             "spark_conf": {
                 "spark.driver.host": LOOPBACK,
                 "spark.driver.bindAddress": LOOPBACK,

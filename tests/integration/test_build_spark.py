@@ -133,6 +133,14 @@ def test_strings(world: World) -> None:
     assert read_version(world.store, build_version(world.spark, names, VERSION, world.store).manifest) == {b"name:1": StringValue(b"old")}
 
 
+def test_several_columns_become_one_json_string_and_keys_expire_as_the_spec_says(world: World) -> None:
+    shape = {"string": {"columns": ["id", "name"]}, "ttl": {"seconds": 60}, "source": {"where": "ds = '2026-11-21'"}}
+    built = build_version(world.spark, spec("json", "features.person", "json:${id}", "string", **shape), VERSION, world.store)
+    expiry = built.manifest.built_at_ms + 60_000
+    assert read_version(world.store, built.manifest) == {b"json:1": StringValue(b'{"id":1,"name":"old"}', expiry)}
+    assert built.manifest.samples == ()  # it would be gone before a node could read it back
+
+
 REFUSED = [
     ("no-table", {"table": "features.people", "key": "p:${id}"}, TableNotFoundError, "no table features.people"),
     ("no-column", {"table": "features.person", "key": "p:${idd}"}, UnknownColumnError, "has no column idd.*did you mean id"),

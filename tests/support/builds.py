@@ -14,7 +14,7 @@ from pipeline.format.slots import even_ranges
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.store import ObjectStore
 from udtf.build import assemble, encode_all, publish
-from udtf.encode import ENCODED_SCHEMA, Encoder
+from udtf.encode import ENCODED_SCHEMA, Encoder, constant_expiry_ms
 from udtf.partition import PartitionTask
 from udtf.source import value_columns
 
@@ -33,16 +33,18 @@ def build(
 ) -> Manifest:
     """Build and publish one version from columns."""
     table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
-    build_id = new_build_id()
+    build_id, built_at_ms = new_build_id(), int(time.time() * 1000)
     ranges = tuple(even_ranges(PARTITIONS))
-    task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges, file_raw_bytes)
-    written = [record for batch in encoded_partitions(spec, table) for record in task.records([batch])]
-    return publish(store, assemble(spec, version, build_id, int(time.time() * 1000), written)).manifest
+    task = PartitionTask(
+        store.root, spec.dataset, version, build_id, spec.type, ranges, built_at_ms, constant_expiry_ms(spec, built_at_ms), file_raw_bytes
+    )
+    written = [record for batch in encoded_partitions(spec, table, built_at_ms) for record in task.records([batch])]
+    return publish(store, assemble(spec, version, build_id, built_at_ms, written)).manifest
 
 
-def encoded_partitions(spec: DatasetSpec, table: pa.Table) -> Iterator[pa.RecordBatch]:
+def encoded_partitions(spec: DatasetSpec, table: pa.Table, built_at_ms: int) -> Iterator[pa.RecordBatch]:
     """The encoded rows of each slot partition, sorted."""
-    encoder = Encoder(spec, value_columns(spec, table.column_names), PARTITIONS)
+    encoder = Encoder(spec, value_columns(spec, table.column_names), PARTITIONS, built_at_ms)
     encoded = pa.Table.from_batches(list(encode_all(encoder, table.combine_chunks().to_batches())), ENCODED_SCHEMA)
     rows = sorted(zip(*(column.to_pylist() for column in encoded.columns), strict=True))
     for partition in range(PARTITIONS):

@@ -61,7 +61,7 @@ def held(root: Path) -> dict[bytes, bytes]:
     path = ShardPaths(root / "shard").version("person", V1)
     database = Rdict(str(path), options=Options(raw_mode=True), access_type=AccessType.read_only(False))
     try:
-        return dict(database.items())
+        return dict(iter(database.items()))  # type: ignore[arg-type]  # raw mode gives bytes
     finally:
         database.close()
 

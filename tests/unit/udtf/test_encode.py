@@ -22,6 +22,7 @@ from udtf.encode import Encoder, constant_slot
 from udtf.source import value_columns
 
 PARTITIONS = 7
+BUILT_AT_MS = 1_800_000_000_000
 TEMPLATES = ("p:${id}", "{tag}_${id}", "{t:${shard(16)}}_${id}", "a${id}b${other}", "x${shard(3)}:${other}-${id}", "q{${id}}")
 
 
@@ -32,7 +33,7 @@ def spec_of(kind: str, key: str, on_null: str = "skip", **more: Any) -> DatasetS
 
 def encode(spec: DatasetSpec, columns: dict[str, pa.Array]) -> tuple[list[tuple[int, bytes, bytes]], int]:
     table = pa.RecordBatch.from_pydict(columns)
-    result = Encoder(spec, value_columns(spec, table.schema.names), PARTITIONS).encode(table)
+    result = Encoder(spec, value_columns(spec, table.schema.names), PARTITIONS, BUILT_AT_MS).encode(table)
     assert result.rows == table.num_rows
     rows = list(zip(*(column.to_pylist() for column in result.batch.columns), strict=True))
     assert len(rows) == table.num_rows - result.skipped
@@ -160,3 +161,17 @@ def test_an_absurd_key_is_refused() -> None:
 )
 def test_a_literal_hash_tag_gives_one_slot(key: str, tag: bytes | None) -> None:
     assert constant_slot(Template.parse(key)) == (None if tag is None else key_slot(tag))
+
+
+def test_a_constant_time_to_live_counts_from_the_build() -> None:
+    rows, _ = encode(spec_of("hash", "p:${id}", ttl={"seconds": 60}), {"id": pa.array(["1"]), "x": pa.array(["a"])})
+    assert rows == [placed(b"p:1", encode_hash([(b"x", b"a")], BUILT_AT_MS + 60_000))]
+
+
+def test_a_rows_own_moment_is_its_expiry_and_null_means_never() -> None:
+    moment = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
+    columns = {"id": pa.array(["1", "2"]), "x": pa.array(["a", "b"]), "until": pa.array([moment, None], pa.timestamp("us", "Asia/Tokyo"))}
+    rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}, ttl={"at": "until"}), columns)
+    assert rows == [placed(b"p:1", encode_string(b"a", int(moment.timestamp() * 1000))), placed(b"p:2", encode_string(b"b"))]
+    rows, _ = encode(spec_of("hash", "p:${id}", ttl={"at": "until"}), columns)
+    assert rows[0] == placed(b"p:1", encode_hash([(b"x", b"a")], int(moment.timestamp() * 1000)))

@@ -16,7 +16,7 @@ from udtf.sst import SstFile
 
 
 def records(kind: str, rows: list[tuple[bytes, bytes]]) -> list[Written]:
-    task = PartitionTask("s3://nowhere/at-all", "d", "2026-11-22", "b", kind, tuple(even_ranges(1)))
+    task = PartitionTask("s3://nowhere/at-all", "d", "2026-11-22", "b", kind, tuple(even_ranges(1)), 0)
     keys, values = zip(*rows, strict=True)
     batch = pa.RecordBatch.from_arrays(
         [pa.array([0] * len(rows), pa.int32()), pa.array(keys, pa.binary()), pa.array(values, pa.binary())], schema=ENCODED_SCHEMA

@@ -1,0 +1,32 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.format.errors import SpecError
+from pipeline.spec import parse_spec
+
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", Path("docs/spec.md").read_text(encoding="utf-8"), re.DOTALL)
+WRONG = [
+    ({"string": {"columns": ["a"], "column": "b"}}, "either column: name, for its text, or columns"),
+    ({"ttl": {}}, "write either seconds: 86400"),
+    ({"ttl": {"seconds": 0}}, "field ttl.seconds is 0"),
+    ({"type": "zset", "string": None, "zset": {"member": "${m}", "score": "s"}, "ttl": {"at": "x"}}, "a sorted set has many rows"),
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_in_docs_spec_md_is_a_spec(example: str) -> None:
+    parse_spec(yaml.safe_load(example), "docs/spec.md")
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) > 5
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_what_contradicts_itself_is_refused_with_what_to_write(change: dict[str, object], message: str) -> None:
+    good = {"dataset": "d", "source": {"table": "a.b"}, "key": "d:${id}", "type": "string", "string": {"column": "x"}, "mode": "replace"}
+    with pytest.raises(SpecError, match=message):
+        parse_spec({name: value for name, value in {**good, **change}.items() if value is not None}, "a spec")
