@@ -60,8 +60,8 @@ class ClusterSettings(FileSettings):
     """One cluster as its users see it.
 
     Affects behaviour: `store` (s3://bucket/prefix), `cluster` (its name in the store), `metastore_uris` (thrift://host:port of the Hive
-    metastore), `spark_master`, `spark_conf` (more `--conf` of spark-submit), `environment` (variables set for this process and those
-    that it starts, where they are not set already: AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE, SPARK_LOCAL_IP).
+    metastore), `spark_master`, `spark_conf` (more `--conf` of spark-submit), `environment` (variables for this process and those that it
+    starts, over those that are set already: a cluster's own account stands over that of the shell; an empty one is removed).
     `log_dir` takes the logs of build jobs. Affects speed: nothing.
     """
 
@@ -90,7 +90,10 @@ def load_settings(config: Path | None = None) -> ClusterSettings:
             raise UsageError(f"{wrong.message}: run `redkv up` for a local cluster, or pass --config") from wrong
         raise
     for name, value in settings.environment.items():
-        os.environ.setdefault(name, value)
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
     return settings
 
 

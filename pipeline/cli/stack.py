@@ -5,7 +5,6 @@ The stack's own modules are imported when one of the two runs: they need package
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,17 +20,6 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Option("--dir", help="The folder that holds the whole stack.")]
 DEFAULT_FOLDER = Path(".redkv")
-# With one of these in the environment, the AWS chain does not read the stack's own files, or not this user of them.
-STRONGER_THAN_FILES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_CONFIG_FILE",
-)
 
 
 def up(folder: Folder = DEFAULT_FOLDER) -> None:
@@ -49,9 +37,6 @@ def up(folder: Folder = DEFAULT_FOLDER) -> None:
     typer.echo(f"logs: {stack.folder / 'logs'}")
     if folder != DEFAULT_FOLDER:
         typer.echo(f"for other commands: export REDKV_CONFIG={shlex.quote(str(stack.settings_path))}")
-    in_the_way = [name for name in STRONGER_THAN_FILES if name in os.environ and not os.environ[name].startswith(str(stack.folder))]
-    if in_the_way:
-        typer.echo(f"this shell's own AWS account stands over the stack's: before other commands, unset {' '.join(in_the_way)}", err=True)
 
 
 def down(

@@ -103,7 +103,7 @@ class Program:
             process = subprocess.Popen(
                 list(self.command),
                 cwd=self.log.parent,  # what it leaves where it stands, such as a crash report, lies beside its log
-                env={**inherited, **self.environment},
+                env={**inherited, **{name: value for name, value in self.environment.items() if value}},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

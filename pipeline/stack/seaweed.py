@@ -33,6 +33,14 @@ PORT_FLAGS = (
     "admin.port",
     "admin.port.grpc",
 )
+_STRONGER_THAN_FILES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
 _OFF = ("-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false")
 
 
@@ -67,7 +75,10 @@ class Seaweed:
         }
 
     def write_aws_files(self, folder: Path) -> dict[str, str]:
-        """Write AWS's credentials and config files for it, readable by this user alone; the variables that name them."""
+        """Write AWS's credentials and config files for it, readable by this user alone; the variables that name them.
+
+        Those that the AWS chain would read before the files are empty there, which removes a shell's own (see ClusterSettings).
+        """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         credentials, config = folder / "credentials", folder / "config"
         _write_private(credentials, f"[default]\naws_access_key_id = {self.access_key}\naws_secret_access_key = {self.secret_key}\n")
@@ -76,6 +87,7 @@ class Seaweed:
             "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
             "AWS_CONFIG_FILE": str(config),
             "AWS_EC2_METADATA_DISABLED": "true",
+            **dict.fromkeys(_STRONGER_THAN_FILES, ""),
         }
 
     def program(self, log: Path) -> Program:

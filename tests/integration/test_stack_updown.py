@@ -28,9 +28,12 @@ class Commands:
         self.stack = Stack(folder)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.redkv(*arguments, "--dir", str(self.folder))
+
+    def redkv(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "REDKV_"))}
         environment = {**kept, **OWN, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}", "COLUMNS": "200"}
-        command = [sys.executable, "-m", "pipeline.cli", *arguments, "--dir", str(self.folder)]
+        command = [sys.executable, "-m", "pipeline.cli", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False)
 
     def up(self) -> subprocess.CompletedProcess[str]:
@@ -80,7 +83,11 @@ def test_up_says_where_everything_is_and_that_it_is_up_already(up: Commands) -> 
         *((f"{node.name}-sidecar", node.sidecar_url) for node in topology.nodes),
     ):
         assert any(name in line and address in line for line in done.stdout.splitlines()), (name, done.stdout)
-    assert "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_ENDPOINT_URL" in done.stderr
+
+
+def test_a_shells_own_aws_account_does_not_stand_in_the_way(up: Commands) -> None:
+    done = up.redkv("--config", str(up.stack.settings_path), "status")
+    assert (done.returncode, "no dataset is loaded yet" in done.stdout) == (0, True), done
 
 
 def test_the_line_to_try_works(up: Commands) -> None:
