@@ -4,6 +4,8 @@ Rules:
 - A change is a pure function of the document; it is applied to what is there, and written only if nobody wrote in between.
 - The epoch grows by one with every write. A change that changes nothing writes nothing.
 - An answer that got lost is resolved by reading back: the document that stands there says whether it was ours.
+- A change holds for whatever it meets, since another load may have written in between: it never takes an active version from its
+  readers, never moves a goal back, and never puts an older version over a newer one.
 """
 
 from __future__ import annotations
@@ -11,12 +13,22 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
+import random
 import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from pipeline.format.desired import Desired, DesiredDataset, DesiredVersion, Goal, overlapping
-from pipeline.format.errors import ConflictError, ObjectMissingError, OutcomeUnknownError, PrefixOverlapError, SpecError, UsageError
+from pipeline.format.errors import (
+    ConcurrentLoadError,
+    ConflictError,
+    ObjectMissingError,
+    OutcomeUnknownError,
+    PrefixOverlapError,
+    SpecError,
+    UsageError,
+)
 from pipeline.format.layout import desired_key, manifest_key, topology_key
 from pipeline.format.manifest import Manifest
 from pipeline.format.records import version_order
@@ -24,6 +36,9 @@ from pipeline.format.topology import Topology
 from pipeline.store import ObjectStore
 
 ATTEMPTS_MAX = 20  # writers collide only when two coordinators change the same cluster in the same 50 ms
+PAUSE_S_MAX = 0.2  # before another attempt, a random part of it: many loads that start on the hour get out of step
+
+_FAR = {Goal.RETIRED: 0, Goal.STAGED: 1, Goal.READY: 2, Goal.ACTIVE: 3}
 
 Change = Callable[[Desired], Desired]
 
@@ -31,10 +46,17 @@ Change = Callable[[Desired], Desired]
 class ClusterDocuments:
     """One cluster's documents in one store."""
 
-    def __init__(self, store: ObjectStore, cluster: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        cluster: str,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.store = store
         self.cluster = cluster
         self._clock = clock
+        self._sleep = sleep
         self._author = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
 
     def topology(self) -> Topology:
@@ -74,9 +96,9 @@ class ClusterDocuments:
             except (ConflictError, OutcomeUnknownError):
                 if self._read()[0] == wanted:
                     return wanted
-        raise ConflictError(
-            f"could not change {desired_key(self.cluster)}: {ATTEMPTS_MAX} times another writer was faster", cluster=self.cluster
-        )
+                self._sleep(random.uniform(0, PAUSE_S_MAX))
+        message = f"could not change {desired_key(self.cluster)}: {ATTEMPTS_MAX} times another writer was faster; repeat the command"
+        raise ConflictError(message, cluster=self.cluster)
 
     def manifest(self, dataset: str, version: str) -> tuple[Manifest, str] | None:
         """A finished version's manifest and the SHA-256 of its bytes; None if the version is not finished."""
@@ -126,7 +148,12 @@ def check_prefix(desired: Desired, dataset: str, prefix: str) -> None:
 
 
 def with_version(dataset: str, prefix: str, entry: DesiredVersion) -> Change:
-    """A change: the dataset is registered, and holds this version with this goal. A goal never falls back."""
+    """A change: the dataset is registered, and holds this version with at least this goal.
+
+    Raises (when applied):
+        PrefixOverlapError, SpecError: as `check_prefix`.
+        UsageError: clients read another build of this version.
+    """
 
     def change(desired: Desired) -> Desired:
         check_prefix(desired, dataset, prefix)
@@ -134,6 +161,12 @@ def with_version(dataset: str, prefix: str, entry: DesiredVersion) -> Change:
         known = current.find(entry.version)
         if known and known.build_id == entry.build_id and known.goal is not Goal.RETIRED:
             return desired
+        if known and known.goal is Goal.ACTIVE:
+            message = (
+                f"{dataset} {entry.version} is active from build {known.build_id}, the store now holds build {entry.build_id}: "
+                f"a version never changes; load it under a new version id, e.g. {next_rebuild(entry.version)}"
+            )
+            raise UsageError(message, dataset=dataset, version=entry.version, active_build=known.build_id, build=entry.build_id)
         others = [one for one in current.versions if one.version != entry.version]
         return _with_versions(desired, dataset, current, [*others, entry])
 
@@ -141,10 +174,26 @@ def with_version(dataset: str, prefix: str, entry: DesiredVersion) -> Change:
 
 
 def with_goal(dataset: str, version: str, goal: Goal) -> Change:
-    """A change: the version gets this goal; the one that was active so far is retired by the activation of another."""
+    """A change: the version gets this goal, unless it is further already; an activation retires the version that was active so far.
+
+    Raises (when applied):
+        ConcurrentLoadError: another load withdrew the version, or activated a newer one.
+    """
 
     def change(desired: Desired) -> Desired:
-        current = _dataset(desired, dataset, version)
+        current = desired.datasets.get(dataset)
+        known = current.find(version) if current else None
+        if current is None or known is None:
+            message = f"{dataset} {version} is no longer wanted on this cluster: another load withdrew it ({_last_writer(desired)})"
+            raise ConcurrentLoadError(message, dataset=dataset, version=version)
+        if current.active and version_order(current.active.version) > version_order(version):
+            message = (
+                f"{dataset} {current.active.version} became active in the meantime ({_last_writer(desired)}): "
+                f"{version} is older, and is not put over it"
+            )
+            raise ConcurrentLoadError(message, dataset=dataset, version=version, active=current.active.version)
+        if _FAR[known.goal] >= _FAR[goal]:
+            return desired
         versions = []
         for one in current.versions:
             if one.version == version:
@@ -159,11 +208,12 @@ def with_goal(dataset: str, version: str, goal: Goal) -> Change:
 
 
 def without_version(dataset: str, version: str) -> Change:
-    """A change: nodes shall not hold this version. The dataset goes with its last version."""
+    """A change: nodes shall not hold this version. The dataset goes with its last version. What clients read, or read before, stays."""
 
     def change(desired: Desired) -> Desired:
         current = desired.datasets.get(dataset)
-        if current is None or current.find(version) is None:
+        known = current.find(version) if current else None
+        if current is None or known is None or known.goal in {Goal.ACTIVE, Goal.RETIRED}:
             return desired
         return _with_versions(desired, dataset, current, [one for one in current.versions if one.version != version])
 
@@ -171,25 +221,30 @@ def without_version(dataset: str, version: str) -> Change:
 
 
 def with_retained(dataset: str, retired_max: int) -> Change:
-    """A change: of the retired versions only the newest `retired_max` stay."""
+    """A change: of the retired versions only the newest `retired_max` stay, and nothing that never came to be active before a newer one."""
 
     def change(desired: Desired) -> Desired:
         current = desired.datasets.get(dataset)
-        if current is None:
+        if current is None or current.active is None:
             return desired
+        active = version_order(current.active.version)
         retired = [one.version for one in current.versions if one.goal is Goal.RETIRED]
         surplus = set(retired[: max(0, len(retired) - retired_max)])
-        return _with_versions(desired, dataset, current, [one for one in current.versions if one.version not in surplus])
+        overtaken = {one.version for one in current.versions if one.goal is not Goal.RETIRED and version_order(one.version) < active}
+        return _with_versions(desired, dataset, current, [one for one in current.versions if one.version not in surplus | overtaken])
 
     return change
 
 
-def _dataset(desired: Desired, dataset: str, version: str) -> DesiredDataset:
-    current = desired.datasets.get(dataset)
-    if current is None or current.find(version) is None:
-        message = f"version {version} of {dataset} is no longer wanted on this cluster: somebody else withdrew it"
-        raise UsageError(message, dataset=dataset, version=version)
-    return current
+def next_rebuild(version: str) -> str:
+    """The id of a version's next rebuild: `2026-11-22.2` after `2026-11-22`, `.3` after `.2`."""
+    moment, number = version_order(version)
+    return f"{moment}.{number + 1}"
+
+
+def _last_writer(desired: Desired) -> str:
+    written = datetime.fromtimestamp(desired.written_at_ms / 1000, UTC)
+    return f"epoch {desired.epoch}, written by {desired.written_by or 'nobody known'} at {written:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _with_versions(desired: Desired, dataset: str, current: DesiredDataset, versions: list[DesiredVersion]) -> Desired:

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.format.desired import Desired, DesiredVersion, Goal
-from pipeline.format.errors import PrefixOverlapError, SpecError, UsageError
-from pipeline.load.documents import check_prefix, with_goal, with_retained, with_version, without_version
+from pipeline.format.errors import ConcurrentLoadError, PrefixOverlapError, SpecError, UsageError
+from pipeline.load.documents import check_prefix, next_rebuild, with_goal, with_retained, with_version, without_version
 
 EMPTY = Desired(cluster="c", epoch=3)
 
@@ -56,9 +56,43 @@ def test_activation_retires_the_version_before() -> None:
     assert goals(second) == {"2026-11-21": "retired", "2026-11-22": "active"}
 
 
+def test_a_goal_never_moves_back_so_that_a_slower_load_of_the_same_version_takes_nothing_away() -> None:
+    active = with_goal("person", "2026-11-22", Goal.ACTIVE)(loaded(entry("2026-11-22")))
+    for goal in (Goal.STAGED, Goal.READY, Goal.ACTIVE):
+        assert with_goal("person", "2026-11-22", goal)(active) == active
+
+
+def test_a_version_is_not_put_over_a_newer_one_that_became_active_in_the_meantime() -> None:
+    both = loaded(entry("2026-11-21", Goal.READY), entry("2026-11-22", Goal.ACTIVE))
+    written = both.model_copy(update={"written_by": "ann@host:7", "written_at_ms": 1_795_000_000_000})
+    with pytest.raises(ConcurrentLoadError, match=r"2026-11-22 became active in the meantime \(epoch 3, written by ann@host:7 at 2026-"):
+        with_goal("person", "2026-11-21", Goal.ACTIVE)(written)
+
+
 def test_a_goal_for_a_version_that_was_withdrawn_is_refused() -> None:
-    with pytest.raises(UsageError, match="no longer wanted"):
+    with pytest.raises(ConcurrentLoadError, match="no longer wanted"):
         with_goal("person", "2026-11-22", Goal.ACTIVE)(EMPTY)
+
+
+def test_another_build_never_takes_the_place_of_one_that_clients_read() -> None:
+    active = with_goal("person", "2026-11-22.2", Goal.ACTIVE)(loaded(entry("2026-11-22.2")))
+    with pytest.raises(UsageError, match=r"e\.g\. 2026-11-22\.3"):
+        with_version("person", "{person}_", entry("2026-11-22.2", build="other"))(active)
+
+
+@pytest.mark.parametrize("goal", [Goal.ACTIVE, Goal.RETIRED])
+def test_what_clients_read_or_read_before_is_never_withdrawn(goal: Goal) -> None:
+    desired = loaded(entry("2026-11-21", goal), entry("2026-11-22"))
+    assert goals(without_version("person", "2026-11-21")(desired)) == goals(desired)
+    assert goals(without_version("person", "2026-11-22")(desired)) == {"2026-11-21": str(goal)}
+
+
+def test_the_id_of_the_next_rebuild() -> None:
+    assert [next_rebuild(one) for one in ("2026-11-22", "2026-11-22.2", "2026-11-22T06")] == [
+        "2026-11-22.2",
+        "2026-11-22.3",
+        "2026-11-22T06.2",
+    ]
 
 
 def test_the_dataset_goes_with_its_last_version() -> None:
@@ -69,6 +103,11 @@ def test_the_dataset_goes_with_its_last_version() -> None:
 def test_only_the_newest_retired_versions_stay() -> None:
     retired = loaded(*(entry(f"2026-11-{day}", Goal.RETIRED) for day in (18, 19, 20)), entry("2026-11-21", Goal.ACTIVE))
     assert goals(with_retained("person", 1)(retired)) == {"2026-11-20": "retired", "2026-11-21": "active"}
+
+
+def test_a_version_that_was_overtaken_before_it_was_active_goes() -> None:
+    overtaken = loaded(entry("2026-11-20", Goal.READY), entry("2026-11-21", Goal.ACTIVE), entry("2026-11-22", Goal.STAGED))
+    assert goals(with_retained("person", 1)(overtaken)) == {"2026-11-21": "active", "2026-11-22": "staged"}
 
 
 @pytest.mark.parametrize("prefix", ["{person}_", "{person}_1", "{per", "{"])
