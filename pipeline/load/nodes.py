@@ -1,14 +1,21 @@
 """What the coordinator says to the nodes and hears from them, over HTTP, all nodes at once.
 
-A node that does not answer is an answer of its own, a `SidecarUnavailableError`; it never holds the others up.
+Rules:
+- A node that does not answer is an answer of its own, a `SidecarUnavailableError`; it never holds the others up.
+- Every node has at most one open question of a kind. A look waits for all answers only so long as its caller says; of a node that still
+  thinks, it gives the last answer, until ANSWER_S_MAX makes an error of its silence.
+
+The questions are asked by an event loop in a thread of its own, so that callers stay plain functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import Future, wait
+from threading import Thread
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -16,55 +23,95 @@ from pipeline.format.errors import FormatError, SidecarUnavailableError
 from pipeline.format.topology import Node, Topology
 from pipeline.load.status import NodeStatus
 
-ANSWER_WAIT_S = 5.0  # a status is made from memory: a sidecar that needs longer is in trouble
-ASKED_AT_ONCE_MAX = 32
+ANSWER_S_MAX = 5.0  # a status is made from memory: a sidecar that needs longer is in trouble
+LOOK_S_MAX = 0.5  # within a load: news of the others is shown though one node thinks
+CONNECTIONS_MAX = 256  # one per node and question; file descriptors end at 1024 on many machines
 
 Answer = NodeStatus | SidecarUnavailableError
 T = TypeVar("T")
 
+_FAILURES = (httpx.HTTPError, httpx.InvalidURL, TimeoutError)
+
 
 class Nodes:
-    """All sidecars of a cluster. A context manager: it holds connections and threads."""
+    """All sidecars of a cluster. A context manager: it holds connections and a thread, and leaving it ends open questions at once."""
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
-        self._client = httpx.Client(timeout=ANSWER_WAIT_S, trust_env=False)
-        self._pool = ThreadPoolExecutor(min(ASKED_AT_ONCE_MAX, max(1, len(topology.nodes))), thread_name_prefix="nodes")
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="nodes", daemon=True)
+        self._thread.start()
+        limits = httpx.Limits(max_connections=CONNECTIONS_MAX)
+        self._client = httpx.AsyncClient(timeout=ANSWER_S_MAX, trust_env=False, limits=limits)
+        self._asked: dict[str, Future[Answer]] = {}
+        self._last: dict[str, Answer] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pool.shutdown(wait=True)
-        self._client.close()
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
-    def statuses(self) -> dict[str, Answer]:
-        """What every node says, by node name."""
-        return self._ask(self._status)
+    def statuses(self, wait_s: float = ANSWER_S_MAX + 1.0) -> dict[str, Answer]:
+        """What every node says, by node name, after at most `wait_s`; by default all have answered, or failed to, by then."""
+        for node in self.topology.nodes:
+            if node.name not in self._asked:
+                self._asked[node.name] = self._ask(self._status(node))
+        answered, _ = wait(self._asked.values(), timeout=wait_s)
+        for name in [name for name, question in self._asked.items() if question in answered]:
+            self._last[name] = self._asked.pop(name).result()
+        return {
+            node.name: self._last.get(node.name) or _unavailable(node, f"no answer within {wait_s:g} s") for node in self.topology.nodes
+        }
 
     def wake(self) -> None:
         """Tell every node that the desired state changed. One that misses it finds out by its own poll."""
-        self._ask(self._wake)
+        wait([self._ask(self._wake(node)) for node in self.topology.nodes], timeout=LOOK_S_MAX)
 
-    def _ask(self, question: Callable[[Node], T]) -> dict[str, T]:
-        answers = self._pool.map(question, self.topology.nodes)
-        return {node.name: answer for node, answer in zip(self.topology.nodes, answers, strict=True)}
+    def _ask(self, question: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(question, self._loop)
 
-    def _status(self, node: Node) -> Answer:
+    async def _status(self, node: Node) -> Answer:
         try:
-            answer = self._client.get(f"{node.sidecar_url}/v1/status").raise_for_status()
-            return NodeStatus.from_json(answer.content, f"the status of {node.name}")
-        except (httpx.HTTPError, FormatError) as failed:
-            return _unavailable(node, failed)
+            return NodeStatus.from_json(await self._answered("GET", node, "status"), f"the status of {node.name}")
+        except (*_FAILURES, FormatError) as failed:
+            return _unavailable(node, _reason(failed))
 
-    def _wake(self, node: Node) -> SidecarUnavailableError | None:
+    async def _wake(self, node: Node) -> SidecarUnavailableError | None:
         try:
-            self._client.post(f"{node.sidecar_url}/v1/wake").raise_for_status()
-        except httpx.HTTPError as failed:
-            return _unavailable(node, failed)
+            await self._answered("POST", node, "wake")
+        except _FAILURES as failed:
+            return _unavailable(node, _reason(failed))
         return None
 
+    async def _answered(self, method: str, node: Node, what: str) -> bytes:
+        async with asyncio.timeout(
+            ANSWER_S_MAX
+        ):  # httpx's own limit is per read: one that sends a byte now and then would hold us for ever
+            answer = await self._client.request(method, f"{node.sidecar_url.rstrip('/')}/v1/{what}")
+            return answer.raise_for_status().content
 
-def _unavailable(node: Node, failed: Exception) -> SidecarUnavailableError:
-    message = f"the sidecar of {node.name} at {node.sidecar_url} does not answer ({failed or type(failed).__name__}): look whether it runs"
+    async def _close(self) -> None:
+        questions = asyncio.all_tasks() - {asyncio.current_task()}
+        for question in questions:
+            question.cancel()
+        await asyncio.gather(*questions, return_exceptions=True)
+        await self._client.aclose()
+
+
+def _reason(failed: Exception) -> str:
+    match failed:
+        case httpx.HTTPStatusError():
+            return f"it answers with HTTP status {failed.response.status_code}"
+        case TimeoutError() | httpx.TimeoutException():
+            return f"no answer within {ANSWER_S_MAX:g} s"
+        case _:
+            return str(failed) or type(failed).__name__
+
+
+def _unavailable(node: Node, reason: str) -> SidecarUnavailableError:
+    message = f"the sidecar of {node.name} at {node.sidecar_url} does not answer ({reason}): look whether it runs"
     return SidecarUnavailableError(message, node=node.name, url=node.sidecar_url)
