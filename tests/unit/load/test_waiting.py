@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from pipeline.format.errors import ChecksumMismatchError, CountMismatchError, DiskFullError, SidecarUnavailableError, StalledError
+from pipeline.format.errors import (
+    ChecksumMismatchError,
+    ConcurrentLoadError,
+    CountMismatchError,
+    DiskFullError,
+    SidecarUnavailableError,
+    StalledError,
+)
 from pipeline.load.nodes import Answer
 from pipeline.load.progress import NodeView, Step
 from pipeline.load.states import State
@@ -16,19 +23,23 @@ from pipeline.load.waiting import Patience, Target, Watch
 TARGET = Target("person", "2026-11-22", State.STAGED, epoch=7)
 
 
-class Silent:
+class Notes(list[str]):
     def step(self, step: Step, message: str) -> None: ...
     def nodes(self, step: Step, nodes: Mapping[str, NodeView]) -> None: ...
-    def note(self, message: str) -> None: ...
+    def note(self, message: str) -> None:
+        self.append(message)
 
 
 class Script:
-    """Answers by turn; the last one stays."""
+    """Answers by turn; the last one stays, or all come `again` and again."""
 
-    def __init__(self, turns: Sequence[Mapping[str, Answer]]) -> None:
+    def __init__(self, turns: Sequence[Mapping[str, Answer]], *, again: bool = False) -> None:
         self.turns = list(turns)
+        self.again = again
 
-    def statuses(self) -> Mapping[str, Answer]:
+    def statuses(self, wait_s: float) -> Mapping[str, Answer]:
+        if self.again:
+            self.turns.append(self.turns[0])
         return self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
 
 
@@ -48,10 +59,13 @@ def node(name: str, state: State, epoch: int = 7, **more: object) -> NodeStatus:
     return NodeStatus(node=name, desired_epoch=epoch, topology_epoch=1, datasets={"person": (version,)})
 
 
-def watch(*turns: Mapping[str, Answer]) -> Callable[[], dict[str, VersionStatus]]:
+def watch(
+    *turns: Mapping[str, Answer], again: bool = False, notes: Notes | None = None, check: Callable[[], None] = lambda: None
+) -> Callable[[], dict[str, VersionStatus]]:
     clock = Clock()
     patience = Patience(step_s_max=1000, stall_s_max=60)
-    one = Watch(Script(turns), Silent(), patience, clock, clock.sleep)  # type: ignore[arg-type]  # the script stands for the nodes
+    script = Script(turns, again=again)
+    one = Watch(script, Notes() if notes is None else notes, patience, clock, clock.sleep, check)  # type: ignore[arg-type]  # the script stands for the nodes
     return lambda: one.until(TARGET, Step.STAGE)
 
 
@@ -62,7 +76,7 @@ def test_it_ends_when_the_last_node_has_reached_the_state_or_gone_beyond() -> No
 
 
 def test_a_status_from_before_the_epoch_does_not_count() -> None:
-    with pytest.raises(StalledError, match="a: has not heard of it"):
+    with pytest.raises(StalledError, match="a, no progress for 61 s: has not heard of it"):
         watch({"a": node("a", State.STAGED, epoch=6)})()
 
 
@@ -77,7 +91,7 @@ def test_a_retryable_failure_is_waited_for_until_nothing_moves() -> None:
     error = DiskFullError("no space on node b").to_json()
     full = {"a": node("a", State.STAGED), "b": node("b", State.STAGING, error=error)}
     assert set(watch(full, {"a": node("a", State.STAGED), "b": node("b", State.STAGED)})()) == {"a", "b"}
-    with pytest.raises(StalledError, match="b: staging, no space on node b"):
+    with pytest.raises(StalledError, match="b, no progress for 61 s: staging, no space on node b"):
         watch(full)()
 
 
@@ -98,3 +112,64 @@ def test_count_errors_are_fatal() -> None:
     error = CountMismatchError("3 keys, 4 promised").to_json()
     with pytest.raises(CountMismatchError):
         watch({"a": node("a", State.FAILED, error=error)})()
+
+
+def test_another_build_of_the_version_does_not_count() -> None:
+    stale = ChecksumMismatchError("of the build before").to_json()
+    old = NodeStatus(
+        node="a",
+        desired_epoch=7,
+        topology_epoch=1,
+        datasets={"person": (VersionStatus(version="2026-11-22", build_id="old", state=State.FAILED, error=stale),)},
+    )
+    clock = Clock()
+    one = Watch(Script([{"a": old}, {"a": node("a", State.STAGED)}]), Notes(), Patience(), clock, clock.sleep)  # type: ignore[arg-type]
+    assert set(one.until(Target("person", "2026-11-22", State.STAGED, epoch=7, build_id="b"), Step.STAGE)) == {"a"}
+
+
+def test_a_failure_that_repeats_itself_is_no_progress() -> None:
+    full = DiskFullError("no space on node a").to_json()
+    turns = [node("a", State.FAILED, error=full), node("a", State.STAGING, step="checking free space", error=full)]
+    with pytest.raises(StalledError, match="made no progress for 61 s"):
+        watch(*({"a": turn} for turn in turns), again=True)()
+
+
+def test_a_node_that_comes_and_goes_is_no_progress() -> None:
+    away = SidecarUnavailableError("the sidecar of a does not answer", node="a")
+    with pytest.raises(StalledError, match="made no progress for 61 s"):
+        watch({"a": away}, {"a": node("a", State.STAGING)}, again=True)()
+
+
+def test_a_failure_that_the_node_gets_over_is_forgotten() -> None:
+    away = SidecarUnavailableError("the sidecar of a does not answer", node="a")
+    turns = [answer for count in range(200) for answer in (away, node("a", State.STAGING, bytes_done=count))]
+    assert set(watch(*({"a": turn} for turn in turns), {"a": node("a", State.STAGED)})()) == {"a"}
+
+
+def test_work_on_another_version_is_progress_of_the_node() -> None:
+    def busy(count: int) -> NodeStatus:
+        waiting = VersionStatus(version="2026-11-22", build_id="b", state=State.INGESTING, step="waiting for an ingest process")
+        other = VersionStatus(version="2026-11-01", build_id="o", state=State.INGESTING, step=f"checked {count} of 200 entries")
+        return NodeStatus(node="a", desired_epoch=7, topology_epoch=1, datasets={"person": (waiting,), "place": (other,)})
+
+    clock = Clock()
+    ready = Target("person", "2026-11-22", State.READY, epoch=7)
+    script = Script([*({"a": busy(count)} for count in range(200)), {"a": node("a", State.READY)}])
+    one = Watch(script, Notes(), Patience(stall_s_max=60), clock, clock.sleep)  # type: ignore[arg-type]
+    assert set(one.until(ready, Step.INGEST)) == {"a"}
+
+
+def test_one_node_that_stands_still_while_others_move_is_told_once() -> None:
+    notes = Notes()
+    away = SidecarUnavailableError("the sidecar of b does not answer", node="b")
+    moving: list[Mapping[str, Answer]] = [{"a": node("a", State.STAGING, bytes_done=count), "b": away} for count in range(100)]
+    watch(*moving, {"a": node("a", State.STAGED), "b": node("b", State.STAGED)}, notes=notes)()
+    assert notes == ["stage: b has made no progress for 30 s (the sidecar of b does not answer)"]
+
+
+def test_a_newer_epoch_asks_whether_the_version_is_still_wanted() -> None:
+    def refuse() -> None:
+        raise ConcurrentLoadError("withdrawn by ann")
+
+    with pytest.raises(ConcurrentLoadError, match="withdrawn by ann"):
+        watch({"a": NodeStatus(node="a", desired_epoch=8, topology_epoch=1)}, check=refuse)()
