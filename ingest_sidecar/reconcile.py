@@ -50,7 +50,6 @@ class Reconciler:
         self._versions: dict[Key, VersionOnNode] = {}
         self._work: dict[Key, asyncio.Task[None]] = {}
         self._shards: dict[str, ShardStatus] = {}
-        self._told_topology: dict[str, int] = {}
         self._error: RedkvError | None = None
         self._woken = asyncio.Event()
         self._log = structlog.get_logger("ingest_sidecar")

@@ -129,7 +129,10 @@ class Ttl(_Part):
 
 
 class DatasetSpec(_Part):
-    """One dataset: see the module's example. `on_null` rules NULL in a key part, member, score or string value."""
+    """One dataset: see the module's example.
+
+    `on_null` rules NULL in a key part, member, score or string value; `allow_empty` lets a version without a row be built.
+    """
 
     dataset: str
     source: Source
@@ -140,6 +143,7 @@ class DatasetSpec(_Part):
     zset: ZsetShape | None = None
     mode: Literal["replace"]
     on_null: Literal["fail", "skip"] = "fail"
+    allow_empty: bool = False
     ttl: Ttl | None = None
 
     @field_validator("dataset")

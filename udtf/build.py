@@ -141,10 +141,13 @@ def assemble(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, w
         deletes=0,
         bytes=sum(one.bytes for one in files),
     )
-    if not totals.stored_rows:
+    if not totals.stored_rows and not spec.allow_empty:
         what = f"all {totals.source_rows} rows were skipped by on_null" if totals.source_rows else "the filter matched no row"
         where = spec.source.filter_for(version) or "no filter"
-        message = f"dataset {spec.dataset} {version} would be empty: {what} of {spec.source.table} ({where})"
+        message = (
+            f"dataset {spec.dataset} {version} would be empty: {what} of {spec.source.table} ({where}); mend the filter or the table, "
+            f"or set allow_empty: true"
+        )
         raise DataError(message, dataset=spec.dataset, version=version)
     if totals.source_rows != totals.stored_rows + totals.duplicates + totals.skipped:
         message = (

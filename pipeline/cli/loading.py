@@ -22,6 +22,7 @@ def load(
     spec: Annotated[Path, typer.Argument(help="The dataset spec (YAML).")],
     version: Annotated[str, typer.Option(help="The version id: a date as 2026-11-22, 2026-11-22.2 for a rebuild.")],
     output: OutputOption = Format.TEXT,
+    allow_shrink: Annotated[bool, typer.Option("--allow-shrink", help="Accept less than half the rows of the active version.")] = False,
     stall_after: Annotated[float, typer.Option(help="Give up when no node made progress for so many seconds.")] = Patience().stall_s_max,
 ) -> None:
     """Build a version, stage it on every node, ingest, verify, and activate it everywhere at once.
@@ -33,7 +34,7 @@ def load(
     settings = load_settings(context.obj)
     log = settings.log_dir / f"redkv-build-{spec.stem}-{version}.log"
     with LiveDisplay() if sys.stderr.isatty() else PlainDisplay() as display:
-        report = Coordinator(settings, display, Patience(stall_s_max=stall_after)).load(spec, version, log)
+        report = Coordinator(settings, display, Patience(stall_s_max=stall_after)).load(spec, version, log, allow_shrink=allow_shrink)
     if output is Format.JSON:
         print_json(asdict(report))
     else:

@@ -46,6 +46,7 @@ Rules:
     └── LoadError                    one load as a whole
         ├── BuildFailedError
         ├── LoadFailedError
+        ├── ShrunkVersionError       far fewer rows than the version before
         ├── StalledError
         ├── ConcurrentLoadError
         └── IllegalTransitionError
@@ -296,6 +297,12 @@ class BuildFailedError(LoadError):
 
 class LoadFailedError(LoadError):
     """At least one node could not bring the version to its goal."""
+
+
+class ShrunkVersionError(LoadError):
+    """A version with far fewer rows than the one that it would replace."""
+
+    acts = "the owner of the table; or the caller, if that is meant"
 
 
 class StalledError(LoadError):

@@ -18,7 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.format.desired import Desired, DesiredVersion, Goal
-from pipeline.format.errors import CountMismatchError, LoadError, ObjectMissingError, Outcome, RedkvError, StalledError, UsageError
+from pipeline.format.errors import (
+    CountMismatchError,
+    LoadError,
+    ObjectMissingError,
+    Outcome,
+    RedkvError,
+    ShrunkVersionError,
+    StalledError,
+    UsageError,
+)
 from pipeline.format.layout import manifest_key
 from pipeline.format.manifest import Manifest
 from pipeline.format.records import version_order
@@ -33,6 +42,7 @@ from pipeline.settings import ClusterSettings
 from pipeline.spec import DatasetSpec, check_version, load_spec, parse_spec
 from pipeline.store import ObjectStore
 
+SHRINK_MIN = 0.5  # an upstream job that lost half its rows is likelier than a table that did
 RETIRED_MAX = 1  # the version before the active one stays on the nodes: the way back
 
 
@@ -49,8 +59,10 @@ class Coordinator:
         self._clock = clock
         self._seconds: dict[str, float] = {}
 
-    def load(self, spec_path: Path, version: str, log: Path) -> LoadReport:
+    def load(self, spec_path: Path, version: str, log: Path, *, allow_shrink: bool = False) -> LoadReport:
         """Bring one version of one dataset to its readers; `log` takes the build job's output.
+
+        A version with less than SHRINK_MIN of the active one's rows is refused, unless `allow_shrink`.
 
         Raises:
             SpecError, UsageError: the input can't be loaded as it is; nothing was changed.
@@ -70,6 +82,8 @@ class Coordinator:
         if _is_active(desired, manifest):
             self._listener.note(f"{spec.dataset} {version} is active already: nothing to do")
             return self._report(manifest, changed=False)
+        if not allow_shrink:
+            self._refuse_shrunk(desired, manifest)
         with Nodes(topology) as nodes:
             return self._bring(manifest, digest, nodes)
 
@@ -89,6 +103,12 @@ class Coordinator:
         else:
             self._listener.note(f"{spec.dataset} {version} is built already (build {found[0].build_id})")
         return found
+
+    def _refuse_shrunk(self, desired: Desired, manifest: Manifest) -> None:
+        current = desired.datasets.get(manifest.dataset)
+        before = self.documents.manifest(manifest.dataset, current.active.version) if current and current.active else None
+        if before is not None:
+            check_size(manifest, before[0])
 
     def _bring(self, manifest: Manifest, digest: str, nodes: Nodes) -> LoadReport:
         watch = Watch(nodes, self._listener, self._patience, self._clock)
@@ -176,6 +196,21 @@ def verify(manifest: Manifest, nodes: Mapping[str, VersionStatus]) -> int:
             message = f"{manifest.dataset} {manifest.version}: the nodes together report {found[what]} {what}, the manifest has {count}"
             raise CountMismatchError(message, what=what, found=found[what], promised=count)
     return found["samples"]
+
+
+def check_size(manifest: Manifest, before: Manifest) -> None:
+    """Whether a version is not suspiciously small.
+
+    Raises:
+        ShrunkVersionError: it holds less than SHRINK_MIN of the rows of the version before.
+    """
+    rows, old = manifest.totals.stored_rows, before.totals.stored_rows
+    if rows < SHRINK_MIN * old:
+        message = (
+            f"{manifest.dataset} {manifest.version} holds {rows} rows, the active version {before.version} holds {old}: look whether the "
+            f"table is complete, and pass --allow-shrink if it is"
+        )
+        raise ShrunkVersionError(message, dataset=manifest.dataset, version=manifest.version, rows=rows, before=old)
 
 
 def _check_order(desired: Desired, spec: DatasetSpec, version: str) -> None:

@@ -45,9 +45,9 @@ class Cluster:
         path.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
         return path
 
-    def build(self, spec: DatasetSpec, version: str, mark: str = "") -> Manifest:
-        ids = [str(number) for number in range(ROWS)]
-        return build(self.store, spec, version, {"id": ids, "name": [f"{mark}name {one}" for one in ids], "age": list(range(ROWS))})
+    def build(self, spec: DatasetSpec, version: str, mark: str = "", rows: int = ROWS) -> Manifest:
+        ids = [str(number) for number in range(rows)]
+        return build(self.store, spec, version, {"id": ids, "name": [f"{mark}name {one}" for one in ids], "age": list(range(rows))})
 
     def load(self, spec: DatasetSpec, version: str, listener: Recorder | None = None) -> Any:
         coordinator = Coordinator(self.stack.settings, listener or Recorder(), Patience(stall_s_max=60))
@@ -114,6 +114,22 @@ def test_the_same_version_again_changes_nothing_and_says_so(cluster: Cluster) ->
     assert Coordinator(cluster.stack.settings, Recorder()).documents.desired() == before
     again = cluster.redkv("load", str(cluster.spec_file(spec)), "--version", "2026-11-22")
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True), again
+
+
+def test_a_version_that_shrank_or_is_empty_needs_a_word(cluster: Cluster) -> None:
+    spec = hash_spec("small", "small:${id}", allow_empty=True)
+    cluster.build(spec, "2026-11-21", rows=10)
+    cluster.load(spec, "2026-11-21")
+    cluster.build(spec, "2026-11-22", rows=4)
+    refused = cluster.redkv("load", str(cluster.spec_file(spec)), "--version", "2026-11-22")
+    assert (refused.returncode, "holds 4 rows, the active version 2026-11-21 holds 10" in refused.stderr) == (1, True), refused
+    with cluster.client() as client:
+        assert client.exists("small:9") == 1
+        accepted = cluster.redkv("load", str(cluster.spec_file(spec)), "--version", "2026-11-22", "--allow-shrink")
+        assert (accepted.returncode, client.exists("small:9"), client.exists("small:3")) == (0, 0, 1), accepted
+        build(cluster.store, spec, "2026-11-23", {"id": [], "name": []})
+        cluster.redkv("load", str(cluster.spec_file(spec)), "--version", "2026-11-23", "--allow-shrink")
+        assert client.exists("small:3") == 0
 
 
 def test_one_flipped_byte_is_found_named_and_not_ingested_and_the_active_version_serves_on(cluster: Cluster) -> None:
