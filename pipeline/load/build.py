@@ -1,6 +1,9 @@
 """Starting the build job: spark-submit as a process, its log in a file, its result from a file.
 
-The job is found without importing it. Credentials reach it by the environment alone.
+Rules:
+- The job is found without importing it. Credentials reach it by the environment alone.
+- It runs in a process group of its own, which ends with this call: done, failed, out of time, or interrupted.
+- How far it is comes from Spark's own progress bars, which it writes into the log.
 """
 
 from __future__ import annotations
@@ -8,50 +11,142 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO, Any
 
-from pipeline.format.errors import BuildFailedError, RedkvError, UsageError
+from pipeline.format.errors import BuildFailedError, RedkvError, StalledError, UsageError
 from pipeline.settings import ClusterSettings
 
 LOG_LINES = 15
+LOOK_S = 1.0  # between two looks at how far the job is
+LOOK_BYTES = 4096  # of the log's end: several of Spark's bars
+END_S_MAX = 10.0  # from SIGTERM to SIGKILL: Spark's own hooks take one or two seconds
+BUILD_S_MAX = 12 * 3600.0  # a build that runs into the next night's is lost
+
+Tell = Callable[[float, str], None]
+"""Seconds so far, and how far Spark is (empty if it does not say)."""
+
+_BAR = re.compile(r"\[Stage (\d+):[^\]]*?\((\d+) \+ \d+\) / (\d+)\]")
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
-def run_build(settings: ClusterSettings, spec: Path, version: str, log: Path) -> None:
+def run_build(
+    settings: ClusterSettings,
+    spec: Path,
+    version: str,
+    log: Path,
+    *,
+    tell: Tell = lambda _seconds, _stage: None,
+    seconds_max: float = BUILD_S_MAX,
+) -> None:
     """Build one version; returns when its manifest is written.
 
     Raises:
         RedkvError: the typed error with which the job ended.
         BuildFailedError: it ended without saying why; the message holds the end of its log.
+        StalledError: it was not done in time, and was ended.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="redkv-build-") as folder:
         result = Path(folder) / "result.json"
         command = [_spark_submit(), "--master", settings.spark_master, *_conf(settings), str(_job())]
         arguments = ["--spec", str(spec), "--version", version, "--store", settings.store, "--result", str(result)]
-        with log.open("wb") as output:
-            done = subprocess.run(
-                [*command, *arguments], env=_environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False
+        with _opened(log) as output:
+            process = subprocess.Popen(
+                [*command, *arguments], env=_environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, process_group=0
             )
-        _check(result, done.returncode, log)
+            try:
+                code = _await(process, log, tell, seconds_max)
+            finally:
+                _end(process)
+        _check(result, code, log)
+
+
+def spark_stage(log_end: str) -> str:
+    """How far Spark is, from the last bar in the end of its log; empty if there is none."""
+    bars = _BAR.findall(log_end)
+    if not bars:
+        return ""
+    stage, done, total = bars[-1]
+    return f"Spark stage {stage}: {done} of {total} tasks"
+
+
+def _await(process: subprocess.Popen[bytes], log: Path, tell: Tell, seconds_max: float) -> int:
+    began = time.monotonic()
+    while True:
+        try:
+            return process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            seconds = time.monotonic() - began
+        if seconds > seconds_max:
+            message = f"the build job was not done after {seconds:.0f} s, and was ended: see {log}; the same command builds again"
+            raise StalledError(message, step="build", log=str(log))
+        tell(seconds, spark_stage(_end_of(log)))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Nothing of the job is left running, even if this is interrupted, too."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S_MAX)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _check(result: Path, code: int, log: Path) -> None:
-    if result.exists():
-        record = json.loads(result.read_bytes())
-        if "error" in record:
-            raise RedkvError.from_json(record["error"])
-        if code == 0:
-            return
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-    raise BuildFailedError(f"the build job ended with code {code} and no result; the end of {log}:\n{tail}", code=code, log=str(log))
+    record = _result(result)
+    if "error" in record:
+        raise RedkvError.from_json(record["error"])
+    if code == 0 and record:
+        return
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and not _BAR.search(line)]
+    why = " (killed: perhaps the machine ran out of memory)" if code in _KILLED else ""
+    tail = "\n".join(lines[-LOG_LINES:])
+    raise BuildFailedError(f"the build job ended with code {code}{why} and no result; the end of {log}:\n{tail}", code=code, log=str(log))
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """What the job wrote; nothing if it ended before, or in the middle of it."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _opened(log: Path) -> IO[bytes]:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("wb")
+    except OSError as refused:
+        raise UsageError(f"the build log {log} can't be written: {refused}; set another log_dir", log=str(log)) from refused
+
+
+def _end_of(log: Path) -> str:
+    with log.open("rb") as written:
+        written.seek(max(0, log.stat().st_size - LOOK_BYTES))
+        return written.read().decode(errors="replace")
 
 
 def _conf(settings: ClusterSettings) -> list[str]:
-    conf = {"spark.hadoop.hive.metastore.uris": settings.metastore_uris, **settings.spark_conf}
+    conf = {
+        "spark.hadoop.hive.metastore.uris": settings.metastore_uris,
+        "spark.ui.showConsoleProgress": "true",
+        **settings.spark_conf,
+    }
     return [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.format.errors import LoadFailedError, Outcome, RedkvError, SidecarUnavailableError, StalledError
+from pipeline.load.build import BUILD_S_MAX
 from pipeline.load.movement import Movement
 from pipeline.load.nodes import LOOK_S_MAX, Answer, Nodes
 from pipeline.load.progress import RANK, Listener, NodeView, Step
@@ -29,7 +30,7 @@ QUIET_NOTE_S = 30.0  # a node that moves nothing for so long is named, while oth
 class Patience:
     """How long a load waits: for one step in all, and for any sign of progress, in seconds."""
 
-    build_s_max: float = 12 * 3600.0  # a build that runs into the next night's is lost
+    build_s_max: float = BUILD_S_MAX
     step_s_max: float = 4 * 3600.0  # terabytes at 1 GB/s per node, with room
     stall_s_max: float = 120.0  # no progress on any node that is behind
     withdraw_s_max: float = 10.0  # until nodes confirm that they gave up a failed version; they do it between two pieces of work

@@ -1,0 +1,148 @@
+"""The build job's process, with a spark-submit that does what a test says. The real one is in tests/integration/test_build_spark.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.format.errors import BuildFailedError, StalledError, UnknownColumnError, UsageError
+from pipeline.load import build
+from pipeline.load.build import run_build, spark_stage
+from pipeline.settings import ClusterSettings
+
+SETTINGS = ClusterSettings(store="s3://bucket/root", cluster="c", metastore_uris="thrift://127.0.0.1:1", spark_conf={"spark.a": "b"})
+RESULT = 'for last; do :; done; result="$last"'
+
+
+class Submit:
+    """A spark-submit of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "logs" / "build.log"
+        self.path = folder / "bin" / "spark-submit"
+        self.path.parent.mkdir()
+
+    def run(self, script: str, **more: object) -> None:
+        self.path.write_text(f"#!/bin/sh\n{RESULT}\n{script}\n", encoding="utf-8")
+        self.path.chmod(0o755)
+        run_build(SETTINGS, self.folder / "spec.yaml", "2026-11-22", self.log, **more)  # type: ignore[arg-type]
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended, or does so now; a zombie has, though its parent did not look yet."""
+    try:
+        process = psutil.Process(pid)
+        gone, _ = psutil.wait_procs([process], timeout=0.1)
+        return bool(gone) or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture
+def submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Submit:
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "LOOK_S", 0.02)
+    return Submit(tmp_path)
+
+
+def test_the_job_gets_its_arguments_and_its_result_counts(submit: Submit) -> None:
+    submit.run('echo "$@"; echo \'{"manifest_key": "k", "build_id": "b", "existed": false}\' > "$result"')
+    said = submit.log.read_text(encoding="utf-8")
+    for part in ("--master local[2]", "--conf spark.hadoop.hive.metastore.uris=thrift://127.0.0.1:1", "--conf spark.a=b", "udtf/job.py"):
+        assert part in said
+    assert f"--spec {submit.folder}/spec.yaml --version 2026-11-22 --store s3://bucket/root --result /" in said
+
+
+def test_its_typed_error_comes_out(submit: Submit) -> None:
+    with pytest.raises(UnknownColumnError, match="no column nmae") as failed:
+        submit.run('echo \'{"error": {"error": "UnknownColumnError", "message": "no column nmae", "fields": {}}}\' > "$result"; exit 2')
+    assert failed.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("exit 0", 0), ("echo '{\"manif' > $result; exit 1", 1)])
+def test_an_end_without_a_result_shows_the_end_of_the_log(submit: Submit, script: str, code: int) -> None:
+    with pytest.raises(BuildFailedError, match=f"ended with code {code} and no result; the end of .*build.log:\nno space left$") as failed:
+        submit.run(f"echo no space left; printf '\\r[Stage 0:>      (0 + 2) / 8]\\r'; {script}")
+    assert failed.value.fields == {"code": code, "log": str(submit.log)}
+
+
+def test_a_killed_job_is_said_to_be_killed(submit: Submit) -> None:
+    with pytest.raises(BuildFailedError, match="perhaps the machine ran out of memory"):
+        submit.run("kill -9 $$")
+
+
+def test_a_job_that_takes_too_long_is_ended_with_all_that_it_started(submit: Submit) -> None:
+    with pytest.raises(StalledError, match="the build job was not done after"):
+        submit.run(f"sleep 300 & echo $! > {submit.folder}/child; wait", seconds_max=0.2)
+    assert ended(int((submit.folder / "child").read_text(encoding="utf-8")))
+
+
+def test_a_job_that_does_not_listen_is_killed(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "END_S_MAX", 0.1)
+    with pytest.raises(StalledError):
+        submit.run(f"trap '' TERM; echo $$ > {submit.folder}/child; while :; do sleep 0.05; done", seconds_max=0.2)
+    assert ended(int((submit.folder / "child").read_text(encoding="utf-8")))
+
+
+def test_what_spark_says_is_told(submit: Submit) -> None:
+    told: list[str] = []
+
+    def tell(_seconds: float, stage: str) -> None:
+        told.append(stage)
+        if stage:
+            (submit.folder / "go").touch()
+
+    bar = "printf '\\r[Stage 1:===>      (3 + 2) / 8]'"
+    submit.run(f'{bar}; while [ ! -e {submit.folder}/go ]; do sleep 0.01; done; echo \'{{"build_id": "b"}}\' > $result', tell=tell)
+    assert told[-1] == "Spark stage 1: 3 of 8 tasks"
+
+
+def test_sparks_bars_are_read_as_it_draws_them() -> None:
+    assert spark_stage("26/11/22 WARN something") == ""
+    assert spark_stage("\r[Stage 0:>   (0 + 2) / 4]\r[Stage 0:====>  (2 + 2) / 4]\r[Stage 12:> (0 + 1) / 200][Stage 13:> (1 + 0) / 9]") == (
+        "Spark stage 13: 1 of 9 tasks"
+    )
+
+
+def test_a_log_that_cannot_be_written(submit: Submit) -> None:
+    submit.log.mkdir(parents=True)
+    with pytest.raises(UsageError, match="set another log_dir"):
+        submit.run("exit 0")
+
+
+def test_no_spark_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SPARK_HOME", raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="there is no spark-submit: install the extra `spark`"):
+        run_build(SETTINGS, tmp_path / "spec.yaml", "2026-11-22", tmp_path / "build.log")
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from pipeline.load.build import run_build
+from pipeline.settings import ClusterSettings
+settings = ClusterSettings(store="s3://bucket/root", cluster="c", metastore_uris="thrift://127.0.0.1:1")
+run_build(settings, Path("spec.yaml"), "2026-11-22", Path(sys.argv[1]))
+"""
+
+
+def test_an_interruption_leaves_nothing_running(submit: Submit) -> None:
+    pipe = submit.folder / "child"
+    os.mkfifo(pipe)
+    submit.path.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {pipe}\nwait\n", encoding="utf-8")
+    submit.path.chmod(0o755)
+    command = [sys.executable, "-c", INTERRUPTED, str(submit.log)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
+        child = int(pipe.read_text(encoding="utf-8"))
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+    assert ended(child)
