@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -131,18 +130,18 @@ from pathlib import Path
 from pipeline.load.build import run_build
 from pipeline.settings import ClusterSettings
 settings = ClusterSettings(store="s3://bucket/root", cluster="c", metastore_uris="thrift://127.0.0.1:1")
-run_build(settings, Path("spec.yaml"), "2026-11-22", Path(sys.argv[1]))
+told = lambda seconds, stage: print("running", flush=True)
+run_build(settings, Path("spec.yaml"), "2026-11-22", Path(sys.argv[1]), tell=told)
 """
 
 
 def test_an_interruption_leaves_nothing_running(submit: Submit) -> None:
-    pipe = submit.folder / "child"
-    os.mkfifo(pipe)
-    submit.path.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {pipe}\nwait\n", encoding="utf-8")
+    submit.path.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {submit.folder}/child\nwait\n", encoding="utf-8")
     submit.path.chmod(0o755)
     command = [sys.executable, "-c", INTERRUPTED, str(submit.log)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
-        child = int(pipe.read_text(encoding="utf-8"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"running\n"
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=30)
-    assert ended(child)
+    assert ended(int((submit.folder / "child").read_text(encoding="utf-8")))
