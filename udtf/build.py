@@ -69,7 +69,8 @@ def build_version(
     _log.info("building", dataset=spec.dataset, version=version, build_id=build_id, partitions=partitions)
     ranges = tuple(even_ranges(partitions))
     expiry_ms = constant_expiry_ms(spec, built_at_ms)
-    task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges, built_at_ms, expiry_ms)
+    attempts = attempts_max(spark)
+    task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges, built_at_ms, expiry_ms, attempts_max=attempts)
     written = write(source, spec, partitions, task)
     manifest = assemble(spec, version, build_id, built_at_ms, written)
     return publish(store, manifest)
@@ -106,6 +107,12 @@ def write(source: DataFrame, spec: DatasetSpec, partitions: int, task: Partition
     """Encode, sort and write all partitions; what the committed tasks returned."""
     rows = encoded(source, spec, partitions, task.built_at_ms).mapInArrow(task.run, WRITTEN_DDL).collect()
     return [Written.model_validate_json(row.written) for row in rows]
+
+
+def attempts_max(spark: SparkSession) -> int:
+    """How often Spark runs a task that fails: `spark.task.maxFailures`, but in local mode once, unless the master says `local[n,times]`."""
+    scheduler = spark.sparkContext._jsc.sc().taskScheduler()  # noqa: SLF001 -- the setting alone does not tell what local mode does
+    return int(scheduler.maxTaskFailures())
 
 
 def partition_count(spark: SparkSession, spec: DatasetSpec, source: DataFrame) -> int:

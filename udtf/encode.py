@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.format.errors import InvalidScoreError, KeyTooLongError, NullValueError
+from pipeline.format.errors import CollectionTooLargeError, InvalidScoreError, KeyTooLongError, NullValueError
 from pipeline.format.keys import USER_KEY_BYTES_MAX, Kind
 from pipeline.format.slots import SLOT_COUNT, key_slot
-from pipeline.format.values import HEAD_BYTES, ValueType, head
+from pipeline.format.values import HEAD_BYTES, PACKED_BYTES_MAX, ValueType, head
 from pipeline.spec import DatasetSpec
 from pipeline.template import SEPARATOR, Column, Literal, ShardNumber, Template, shard_number
 from udtf.layout import Part, constant, decimal_lengths, fixed, join, ragged
@@ -63,7 +63,7 @@ class Encoder:
         """Encode one batch.
 
         Raises:
-            NullValueError, InvalidScoreError, KeyTooLongError: a row that can't become a key; nothing of the batch is returned.
+            DataError: a row that can't become a key; nothing of the batch is returned.
         """
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         needed = self._needed(columns)
@@ -79,7 +79,9 @@ class Encoder:
         slots = self._slots(keys)
         heads = fixed(np.column_stack((slots >> 8, slots & 0xFF, np.full(kept, Kind.META))).astype(np.uint8))
         partitions = (slots.astype(np.int64) * self._partitions // SLOT_COUNT).astype(np.int32)
-        arrays = [pa.array(partitions), join([heads, keys]), self._values(columns)]
+        values = self._values(columns)
+        self._check_sizes(keys, values)
+        arrays = [pa.array(partitions), join([heads, keys]), values]
         return Encoded(pa.RecordBatch.from_arrays(arrays, schema=ENCODED_SCHEMA), rows, rows - kept)
 
     def _needed(self, columns: dict[str, pa.Array]) -> tuple[str, ...]:
@@ -122,6 +124,15 @@ class Encoder:
                 f"the key {longest[:64]!r}... of dataset {self._spec.dataset} has {len(longest)} bytes, the limit is {USER_KEY_BYTES_MAX}"
             )
             raise KeyTooLongError(message, dataset=self._spec.dataset, bytes=len(longest))
+
+    def _check_sizes(self, keys: pa.Array, values: pa.Array) -> None:
+        if self._spec.type != "hash" or not len(values) or pc.max(pc.binary_length(values)).as_py() <= PACKED_BYTES_MAX:
+            return
+        lengths = pc.binary_length(values)
+        row = pc.index(lengths, pc.max(lengths)).as_py()
+        name, size = keys[row].as_py().decode(errors="backslashreplace"), lengths[row].as_py()
+        message = f"the hash {name} has {size} bytes, the most that one value holds is {PACKED_BYTES_MAX}: leave large columns out"
+        raise CollectionTooLargeError(message, key=name, bytes=size)
 
     def _slots(self, keys: pa.Array) -> npt.NDArray[np.uint16]:
         if self._slot is not None:

@@ -21,6 +21,7 @@ from pipeline.format.layout import manifest_key
 from pipeline.spec import load_spec
 from pipeline.store import ObjectStore
 from udtf.build import build_version
+from udtf.failures import translated
 
 BATCH_ROWS = 20_000  # rows per Arrow batch: vectorised work amortises Python's overhead, while a batch stays in the cache
 BATCH_BYTES = 64 << 20  # of rows that are large: Arrow's binary columns end at 2 GiB, and memory before that
@@ -70,7 +71,8 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     spark = builder.enableHiveSupport().getOrCreate()
     spark.sparkContext.setLogLevel("WARN")
     try:
-        built = build_version(spark, spec, arguments.version, ObjectStore(arguments.store))
+        with translated(spec.source.table):
+            built = build_version(spark, spec, arguments.version, ObjectStore(arguments.store))
     finally:
         spark.stop()
     key = manifest_key(spec.dataset, arguments.version)

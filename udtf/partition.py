@@ -5,7 +5,8 @@ Rules:
 - Counter rows (an empty internal key) sort first: they carry the encoders' counts, or an encoder's failure, beside the data through the
   shuffle, where a repeated task repeats them together with its rows.
 - A file is uploaded under a name that no other attempt has, after it was read back; its local copy goes, whatever happens.
-- Results and failures leave as records, so that Spark hands on only those of committed tasks.
+- Results and failures leave as records, so that Spark hands on only those of committed tasks. A failure of the data is final at once; any
+  other (store, disk) fails the attempt, so that Spark repeats it, and becomes a record only when no attempt is left.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Protocol
 from uuid import uuid4
 
 import pyarrow as pa
+from pyspark import TaskContext
 
-from pipeline.format.errors import CollectionTooLargeError, DuplicateKeyError, RedkvError
+from pipeline.format.errors import CollectionTooLargeError, DataError, DuplicateKeyError, RedkvError
 from pipeline.format.keys import Kind, parse_key, parse_sortable_score
 from pipeline.format.layout import sst_key
 from pipeline.format.manifest import ManifestFile, ManifestSample
@@ -81,6 +83,7 @@ class PartitionTask:
     built_at_ms: int
     zset_expiry_ms: int | None = None
     file_raw_bytes: int = FILE_RAW_BYTES
+    attempts_max: int = 1
     open_store: Callable[[str], Uploads] = ObjectStore
 
     def run(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -97,7 +100,14 @@ class PartitionTask:
                 with TemporaryDirectory(prefix="redkv-sst-") as folder:
                     yield from self._files(rows, rows.partition, Path(folder))
         except RedkvError as failed:
+            if not isinstance(failed, DataError) and self._attempt() < self.attempts_max:
+                raise
             yield Written(failure=failed.to_json())
+
+    def _attempt(self) -> int:
+        """Which attempt of its task this is, from 1 on; the last one that there may be outside Spark."""
+        context = TaskContext.get()
+        return context.attemptNumber() + 1 if context else self.attempts_max
 
     def _files(self, rows: _Rows, partition: int, folder: Path) -> Iterator[Written]:
         store = self.open_store(self.store_url)
@@ -223,7 +233,10 @@ def _fold_zsets(chunks: Iterable[Chunk], expiry: int | None) -> Iterator[Entries
         members = [(rank[SCORE_BYTES:], parse_sortable_score(rank[:SCORE_BYTES])) for rank in _bounded(key, map(itemgetter(1), group))]
         if len({member for member, _ in members}) != len(members):
             raise _duplicate_members(key, [member for member, _ in members])
-        yield [key], [encode_zset(members, expiry)], len(members)
+        value = encode_zset(members, expiry)
+        if len(value) > PACKED_BYTES_MAX:
+            raise _too_large(key)
+        yield [key], [value], len(members)
 
 
 def _bounded(key: bytes, ranks: Iterable[bytes]) -> Iterator[bytes]:
@@ -231,13 +244,17 @@ def _bounded(key: bytes, ranks: Iterable[bytes]) -> Iterator[bytes]:
     for count, rank in enumerate(ranks, 1):
         size += len(rank)
         if count > PACKED_ENTRIES_MAX or size > PACKED_BYTES_MAX:
-            name = parse_key(key).user_key.decode(errors="backslashreplace")
-            message = (
-                f"the sorted set {name} has more than {PACKED_ENTRIES_MAX} members or {PACKED_BYTES_MAX} bytes, the most that one value "
-                f"holds: use a key template that spreads it, or filter its rows"
-            )
-            raise CollectionTooLargeError(message, key=name)
+            raise _too_large(key)
         yield rank
+
+
+def _too_large(key: bytes) -> CollectionTooLargeError:
+    name = parse_key(key).user_key.decode(errors="backslashreplace")
+    message = (
+        f"the sorted set {name} has more than {PACKED_ENTRIES_MAX} members or {PACKED_BYTES_MAX} bytes, the most that one value "
+        f"holds: use a key template that spreads it, or filter its rows"
+    )
+    return CollectionTooLargeError(message, key=name)
 
 
 def _duplicate_members(key: bytes, members: list[bytes]) -> DuplicateKeyError:

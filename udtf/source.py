@@ -28,8 +28,16 @@ from pyspark.sql.types import (
 
 from pipeline.format.errors import SpecError, TableNotFoundError, UnknownColumnError
 from pipeline.spec import DatasetSpec
+from udtf.failures import reason
 
 JSON_COLUMN = "${json}"  # a string of several columns travels under a name that no template can use
+
+# to_json would tell instants in the session's time zone and drop what is below a millisecond
+JSON_OPTIONS = {
+    "timeZone": "UTC",
+    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'",
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
 
 _PLAIN = (StringType, BinaryType, BooleanType, DateType, TimestampType, TimestampNTZType, NumericType)
 _NESTED = (ArrayType, MapType, StructType)
@@ -45,7 +53,10 @@ def read_source(spark: SparkSession, spec: DatasetSpec, version: str) -> DataFra
     if not spark.catalog.tableExists(table):
         message = f"the Hive metastore has no table {table}: check field source.table, and that the job reaches the right metastore"
         raise TableNotFoundError(message, table=table)
-    frame = spark.table(table)
+    try:
+        frame = spark.table(table)
+    except AnalysisException as broken:  # the metastore has it, but can't say what it is: a view over a table that is gone
+        raise SpecError(f"field source.table: Spark can't read {table}: {reason(broken)}", table=table) from broken
     fields = {field.name: field for field in frame.schema.fields}
     _check_columns(spec, fields)
     where = spec.source.filter_for(version)
@@ -53,11 +64,11 @@ def read_source(spark: SparkSession, spec: DatasetSpec, version: str) -> DataFra
         try:
             frame = frame.where(where)
         except (AnalysisException, ParseException) as wrong:
-            message = f"field source.where: Spark can't use {where!r} on {table}: {wrong.getMessage() or wrong}"
+            message = f"field source.where: Spark can't use {where!r} on {table}: {reason(wrong)}"
             raise SpecError(message, table=table, where=where) from wrong
     sent = [_as_sent(fields[name]) for name in columns_of(spec, fields)]
     if spec.string and spec.string.columns:
-        sent.append(F.to_json(F.struct(*(F.col(f"`{name}`") for name in spec.string.columns))).alias(JSON_COLUMN))
+        sent.append(F.to_json(F.struct(*(F.col(f"`{name}`") for name in spec.string.columns)), JSON_OPTIONS).alias(JSON_COLUMN))
     return frame.select(*sent)
 
 
@@ -82,9 +93,10 @@ def value_columns(spec: DatasetSpec, fields: Iterable[str]) -> tuple[str, ...]:
 def _check_columns(spec: DatasetSpec, fields: dict[str, StructField]) -> None:
     for name in spec.named_columns:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}"
-            message = f"table {spec.source.table} has no column {name}, which the spec of {spec.dataset} names: {hint}"
+            near = difflib.get_close_matches(name.lower(), fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else "name one of these"
+            table = f"table {spec.source.table} (columns {', '.join(fields)})"
+            message = f"{table} has no column {name}, which the spec of {spec.dataset} names: {hint}"
             raise UnknownColumnError(message, table=spec.source.table, column=name, columns=list(fields))
     if not value_columns(spec, fields):
         message = f"table {spec.source.table} has no column besides those of the key {spec.key}: a hash needs at least one field"
@@ -110,5 +122,5 @@ def _check_type(name: str, kind: DataType) -> None:
 def _as_sent(field: StructField) -> Column:
     column = F.col(f"`{field.name}`")
     if isinstance(field.dataType, _NESTED):
-        column = F.to_json(column)
+        column = F.to_json(column, JSON_OPTIONS)
     return column.alias(field.name)

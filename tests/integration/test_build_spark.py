@@ -15,14 +15,18 @@ import yaml
 from pyspark.sql import SparkSession
 
 from pipeline.format.errors import (
+    BuildFailedError,
     DataError,
     DuplicateKeyError,
     InvalidScoreError,
     NullValueError,
     SpecError,
+    StoreUnavailableError,
     TableNotFoundError,
     UnknownColumnError,
 )
+from pipeline.format.layout import manifest_key
+from pipeline.format.slots import even_ranges
 from pipeline.format.values import HashValue, StringValue, ZsetValue
 from pipeline.load.build import run_build
 from pipeline.settings import ClusterSettings
@@ -32,7 +36,9 @@ from pipeline.store import ObjectStore
 from tests.support.hive import hive_metastore, spark_conf
 from tests.support.s3 import S3, s3_store
 from tests.support.sstread import read_version
-from udtf.build import build_version
+from udtf.build import assemble, attempts_max, build_version, write
+from udtf.partition import PartitionTask
+from udtf.source import read_source
 
 VERSION = "2026-11-22"
 
@@ -54,7 +60,7 @@ def world() -> Iterator[World]:
         os.environ["PYSPARK_PYTHON"] = sys.executable
         quiet: dict[str, bool | float | int | str | None] = {"spark.sql.ansi.enabled": "false", "spark.ui.showConsoleProgress": "false"}
         conf = quiet | spark_conf(metastore)
-        spark = SparkSession.builder.master("local[2]").config(map=conf).enableHiveSupport().getOrCreate()
+        spark = SparkSession.builder.master("local[2,2]").config(map=conf).enableHiveSupport().getOrCreate()
         spark.sql("CREATE DATABASE features")
         spark.sql("CREATE TABLE features.person (id BIGINT, name STRING, ds STRING) STORED AS ORC")
         spark.sql(f"INSERT INTO features.person SELECT id, concat('name ', id), '{VERSION}' FROM range(5000)")
@@ -103,12 +109,13 @@ def test_rows_of_a_key_become_one_sorted_set_in_rank_order(world: World) -> None
 def test_hive_types_have_the_text_forms_of_docs_types_md(world: World) -> None:
     world.spark.sql(
         "CREATE TABLE features.types (id INT, small TINYINT, price DECIMAL(20,8), ratio FLOAT, flag BOOLEAN, code CHAR(4), raw BINARY, "
-        "day DATE, at TIMESTAMP, tags ARRAY<STRING>, counts MAP<STRING,INT>, place STRUCT<x:INT,y:STRING>, none STRING) STORED AS PARQUET"
+        "day DATE, at TIMESTAMP, tags ARRAY<STRING>, counts MAP<STRING,INT>, place STRUCT<x:INT,y:STRING>, moments ARRAY<TIMESTAMP>, "
+        "none STRING) STORED AS PARQUET"
     )
     world.spark.conf.set("spark.sql.session.timeZone", "America/New_York")
     world.spark.sql(
         "INSERT INTO features.types SELECT 1, 7Y, 0.00000001, 0.1F, true, 'ab', X'00FF', DATE'2026-01-31', TIMESTAMP'2026-01-31 05:00:00', "
-        "array('a','b'), map('k',1), named_struct('x',1,'y','z'), NULL"
+        "array('a','b'), map('k',1), named_struct('x',1,'y','z'), array(TIMESTAMP'2026-01-31 05:00:00.0005'), NULL"
     )
     manifest = build_version(world.spark, spec("types", "features.types", "types:${id}"), VERSION, world.store).manifest
     (value,) = read_version(world.store, manifest).values()
@@ -125,6 +132,7 @@ def test_hive_types_have_the_text_forms_of_docs_types_md(world: World) -> None:
         b"tags": b'["a","b"]',
         b"counts": b'{"k":1}',
         b"place": b'{"x":1,"y":"z"}',
+        b"moments": b'["2026-01-31T10:00:00.000500Z"]',
     }
 
 
@@ -143,7 +151,12 @@ def test_several_columns_become_one_json_string_and_keys_expire_as_the_spec_says
 
 REFUSED = [
     ("no-table", {"table": "features.people", "key": "p:${id}"}, TableNotFoundError, "no table features.people"),
-    ("no-column", {"table": "features.person", "key": "p:${idd}"}, UnknownColumnError, "has no column idd.*did you mean id"),
+    (
+        "no-column",
+        {"table": "features.person", "key": "p:${idd}"},
+        UnknownColumnError,
+        "columns id, name, ds.*has no column idd.*did you mean id",
+    ),
     ("filter", {"table": "features.person", "key": "p:${id}", "source": {"where": "day = 1"}}, SpecError, "field source.where"),
     ("duplicate", {"table": "features.person", "key": "p:${id}"}, DuplicateKeyError, "for instance p:1: make the key template unique"),
     ("empty", {"table": "features.person", "key": "p:${id}", "source": {"where": "id < 0"}}, DataError, "the filter matched no row"),
@@ -182,6 +195,59 @@ def test_nan_scores_are_refused(world: World) -> None:
         )
 
 
+def test_a_store_that_is_away_once_costs_a_repeated_task_and_no_row_twice(world: World, tmp_path: Path) -> None:
+    def store(url: str) -> Any:
+        class AwayOnce:
+            def upload(self, path: Path, key: str, sha256: str) -> None:
+                partition = key.rpartition("/")[2].split("-")[0]
+                if not (tmp_path / partition).exists():
+                    (tmp_path / partition).touch()
+                    raise StoreUnavailableError(f"away at the first try of {partition}")
+                ObjectStore(url).upload(path, key, sha256)
+
+        return AwayOnce()
+
+    once = person("once")
+    task = PartitionTask(
+        world.store.root, "once", VERSION, "b", "hash", tuple(even_ranges(2)), 0, attempts_max=attempts_max(world.spark), open_store=store
+    )
+    manifest = assemble(once, VERSION, "b", 0, write(read_source(world.spark, once, VERSION), once, 2, task))
+    assert len(list(tmp_path.iterdir())) == len(manifest.files) == 2
+    assert (manifest.totals.source_rows, manifest.totals.keys, len(read_version(world.store, manifest))) == (5000, 5000, 5000)
+
+
+def test_a_store_that_stays_away_ends_the_build_by_its_name(world: World) -> None:
+    def store(_: str) -> Any:
+        class Away:
+            def upload(self, path: Path, key: str, sha256: str) -> None:
+                raise StoreUnavailableError("away for good")
+
+        return Away()
+
+    away = person("away")
+    task = PartitionTask(
+        "s3://nowhere/at-all",
+        "away",
+        VERSION,
+        "b",
+        "hash",
+        tuple(even_ranges(2)),
+        0,
+        attempts_max=attempts_max(world.spark),
+        open_store=store,
+    )
+    with pytest.raises(StoreUnavailableError, match="away for good"):
+        assemble(away, VERSION, "b", 0, write(read_source(world.spark, away, VERSION), away, 2, task))
+
+
+def test_a_view_over_a_table_that_is_gone_is_named(world: World) -> None:
+    world.spark.sql("CREATE TABLE features.base STORED AS ORC AS SELECT 1 id, 2 x")
+    world.spark.sql("CREATE VIEW features.hollow AS SELECT id, x FROM features.base")
+    world.spark.sql("DROP TABLE features.base")
+    with pytest.raises(SpecError, match=r"can't read features\.hollow: .*TABLE_OR_VIEW_NOT_FOUND"):
+        build_version(world.spark, spec("hollow", "features.hollow", "p:${id}"), VERSION, world.store)
+
+
 def test_spark_submit_builds_through_the_thrift_metastore_and_brings_errors_home(world: World, tmp_path: Path) -> None:
     settings = ClusterSettings(
         store=world.s3.fresh().url, cluster="c", metastore_uris=world.metastore.uri, spark_conf=spark_conf(world.metastore)
@@ -199,6 +265,19 @@ def test_spark_submit_builds_through_the_thrift_metastore_and_brings_errors_home
     log = (tmp_path / "bad.log").read_text(encoding="utf-8")
     assert "error: TableNotFoundError" in log
     assert "Traceback" not in log
+
+
+def test_what_spark_itself_fails_at_comes_home_in_one_sentence(world: World, tmp_path: Path) -> None:
+    settings = ClusterSettings(
+        store=world.s3.fresh().url, cluster="c", metastore_uris=world.metastore.uri, spark_conf=spark_conf(world.metastore)
+    )
+    divides = spec("divides", "features.person", "p:${id}", source={"where": "1 / (id - 5) > -2"})
+    file = tmp_path / "divides.yaml"
+    file.write_text(yaml.safe_dump(divides.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    with pytest.raises(BuildFailedError, match=r"built from features\.person: .*Division by zero") as failed:
+        run_build(settings, file, VERSION, tmp_path / "divides.log")
+    assert "\n" not in failed.value.message
+    assert manifest_key("divides", VERSION) not in [one.key for one in ObjectStore(settings.store).list("")]
 
 
 def test_credentials_are_in_no_log_and_no_argument(world: World, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.format.errors import InvalidScoreError, KeyTooLongError, NullValueError
+from pipeline.format.errors import CollectionTooLargeError, DataError, InvalidScoreError, KeyTooLongError, NullValueError
 from pipeline.format.keys import meta_key, sortable_score
 from pipeline.format.slots import SLOT_COUNT, key_slot
-from pipeline.format.values import encode_hash, encode_string
+from pipeline.format.values import PACKED_BYTES_MAX, encode_hash, encode_string
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.template import Template
 from udtf.encode import Encoder, constant_slot
@@ -93,6 +93,10 @@ GOLDEN = [
     (pa.array([-(2**63)], pa.int64()), b"-9223372036854775808"),
     (pa.array([0.1], pa.float64()), b"0.1"),
     (pa.array([3.0], pa.float64()), b"3"),
+    (pa.array([9999999999.0], pa.float64()), b"9999999999"),
+    (pa.array([1e10], pa.float64()), b"1e+10"),
+    (pa.array([1e-6], pa.float64()), b"0.000001"),
+    (pa.array([2.5e-7], pa.float64()), b"2.5e-7"),
     (pa.array([1e21], pa.float64()), b"1e+21"),
     (pa.array([-0.0], pa.float64()), b"-0"),
     (pa.array([math.inf], pa.float64()), b"inf"),
@@ -116,6 +120,19 @@ GOLDEN = [
 def test_text_forms_stay_what_docs_types_md_says(column: pa.Array, text: bytes) -> None:
     rows, _ = encode(spec_of("hash", "p:${id}"), {"id": pa.array(["1"]), "x": column})
     assert rows == [placed(b"p:1", encode_hash([(b"x", text)]))]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.date32()])
+def test_a_moment_that_has_no_text_form_is_refused(kind: pa.DataType) -> None:
+    column = pa.array([0, 2**62 if pa.types.is_timestamp(kind) else 2**30], kind)
+    with pytest.raises(DataError, match="beyond the years that have a text form"):
+        encode(spec_of("hash", "p:${id}"), {"id": pa.array(["1", "2"]), "x": column})
+
+
+def test_a_hash_beyond_the_packed_limit_is_refused_by_name() -> None:
+    columns = {"id": pa.array(["1", "big"]), "x": pa.array(["a", "x" * PACKED_BYTES_MAX])}
+    with pytest.raises(CollectionTooLargeError, match="hash p:big has"):
+        encode(spec_of("hash", "p:${id}"), columns)
 
 
 def test_a_double_reads_back_as_the_same_double() -> None:
