@@ -1,21 +1,23 @@
 """The root of the command line: which commands there are, and how failures leave it.
 
-Exit codes: 0 done; 1 failed; 2 the spec, the settings or the arguments must be mended; 130 interrupted.
+Exit codes: 0 done; 1 failed; 2 the spec, the settings or the arguments must be mended; 130 interrupted, by SIGINT or SIGTERM. What an
+interruption leaves is said by the command that it met.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from pipeline.cli import cluster, keys, loading, stack, status
 from pipeline.format.errors import RedkvError
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="redkv",
@@ -48,12 +50,16 @@ app.add_typer(cluster.app, name="cluster")
 
 def main() -> None:
     """The console script."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except RedkvError as failure:
-        Console(stderr=True).print(f"[bold red]error[/]: {type(failure).__name__}:", end=" ")
-        sys.stderr.write(f"{failure.message}\n")
+        Console(stderr=True).print(Text.assemble(("error", "bold red"), f": {type(failure).__name__}:"), end=" ")
+        sys.stderr.write(f"{failure.message}\n")  # unwrapped, so that paths and keys can be copied
+        if failure.exit_code == 1:
+            sys.stderr.write(f"who must act: {failure.acts}\n")
         sys.exit(failure.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nodes go on with what they were told; the same command goes on from there\n")
-        sys.exit(INTERRUPTED)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from pipeline.format.errors import ObjectMissingError, StaleEpochError, UsageError
+from pipeline.format.errors import FormatError, ObjectMissingError, StaleEpochError, UsageError
 from pipeline.format.layout import topology_key
 from pipeline.format.topology import Topology
 from pipeline.load.documents import ClusterDocuments
@@ -20,7 +21,10 @@ app = typer.Typer(help="The cluster's topology: which shard owns which slots.", 
 
 @app.command()
 def show(context: typer.Context) -> None:
-    """Print the topology as JSON, as `apply` takes it."""
+    """Print the topology as JSON, as `apply` takes it.
+
+    Example: redkv cluster show > topology.json
+    """
     settings = load_settings(context.obj)
     typer.echo(_documents(settings).topology().to_json(), nl=False)
 
@@ -29,14 +33,20 @@ def show(context: typer.Context) -> None:
 def apply(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="The topology as JSON, with an epoch above the current one.")]
 ) -> None:
-    """Write a new topology; shards and sidecars follow it by themselves."""
+    """Write a new topology; shards and sidecars follow it by themselves.
+
+    Example: redkv cluster apply topology.json
+    """
     settings = load_settings(context.obj)
     try:
         wanted = Topology.from_json(file.read_bytes(), str(file))
+    except FormatError as wrong:
+        raise UsageError(f"{wrong.message}: `redkv cluster show` prints one to start from", file=str(file)) from wrong
     except OSError as unreadable:
         raise UsageError(f"{file} can't be read: {unreadable}", file=str(file)) from unreadable
     if wanted.cluster != settings.cluster:
         raise UsageError(f"{file} is of cluster {wanted.cluster!r}, the settings name {settings.cluster!r}", file=str(file))
+    _check_addresses(wanted, file)
     store, key = ObjectStore(settings.store), topology_key(settings.cluster)
     try:
         current = store.get(key)
@@ -50,6 +60,20 @@ def apply(
     with Nodes(wanted) as nodes:
         nodes.wake()
     typer.echo(f"topology of {wanted.cluster} is at epoch {wanted.epoch}: {len(wanted.shards)} shards on {len(wanted.nodes)} nodes")
+    if wanted.unowned():
+        typer.echo(f"{wanted.unowned()} slots have no owner: clients get CLUSTERDOWN for them, and nothing can be loaded", err=True)
+
+
+def _check_addresses(topology: Topology, file: Path) -> None:
+    for node in topology.nodes:
+        try:
+            address = urlsplit(node.sidecar_url)
+            well = address.scheme == "http" and bool(address.hostname) and address.port is not None
+        except ValueError:
+            well = False
+        if not well:
+            message = f"{file}: node {node.name} has sidecar_url {node.sidecar_url!r}: write http://host:port"
+            raise UsageError(message, file=str(file), node=node.name)
 
 
 def _documents(settings: ClusterSettings) -> ClusterDocuments:

@@ -26,7 +26,12 @@ def key(
 
     Example: redkv key person.yaml id=42
     """
-    name = load_spec(spec).key_template.render(_columns(columns))
+    template = load_spec(spec).key_template
+    values = _columns(columns)
+    if unknown := sorted(values.keys() - set(template.columns)):
+        message = f"{', '.join(unknown)} is not in the key {template.source!r}: give {', '.join(dict.fromkeys(template.columns))} only"
+        raise UsageError(message, unknown=unknown)
+    name = template.render(values)
     slot = key_slot(name)
     settings = load_settings(context.obj)
     owner = ClusterDocuments(ObjectStore(settings.store), settings.cluster).topology().owner_of(slot)

@@ -18,6 +18,8 @@ class Format(StrEnum):
 
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="text for people, json for programs.")]
 
+INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.cli.output import Format, OutputOption, duration, print_json, size
 from pipeline.format.desired import Desired
@@ -49,7 +50,7 @@ def status(
 
 
 def as_json(desired: Desired, answers: dict[str, Answer], names: list[str]) -> dict[str, Any]:
-    """The document of `--output json`: cluster, epoch, datasets by name, nodes by name (a status, or an error)."""
+    """The document of `--output json`: see docs/cli.md."""
     return {
         "cluster": desired.cluster,
         "epoch": desired.epoch,
@@ -60,9 +61,10 @@ def as_json(desired: Desired, answers: dict[str, Answer], names: list[str]) -> d
 
 def _node_json(answer: Answer, names: list[str]) -> dict[str, Any]:
     if isinstance(answer, SidecarUnavailableError):
-        return answer.to_json()
-    return answer.model_dump(mode="json", exclude={"datasets"}) | {
-        "datasets": {name: [one.model_dump(mode="json") for one in answer.datasets.get(name, ())] for name in names}
+        return {"answers": False, "desired_epoch": None, "topology_epoch": None, "datasets": {}, "error": answer.to_json()}
+    return answer.model_dump(mode="json", exclude={"format_version", "node", "datasets"}) | {
+        "answers": True,
+        "datasets": {name: [one.model_dump(mode="json") for one in answer.datasets.get(name, ())] for name in names},
     }
 
 
@@ -72,7 +74,7 @@ def _print_text(desired: Desired, answers: dict[str, Answer], names: list[str]) 
         if isinstance(answer, SidecarUnavailableError):
             typer.echo(f"{node}: {answer}")
         elif answer.desired_epoch < desired.epoch:
-            typer.echo(f"{node}: follows epoch {answer.desired_epoch} only")
+            typer.echo(f"{node}: follows epoch {answer.desired_epoch} only; it catches up by itself")
         if not isinstance(answer, SidecarUnavailableError) and answer.error:
             typer.echo(f"{node}: {answer.error['error']}: {answer.error['message']}")
     if not names:
@@ -85,13 +87,16 @@ def _print_text(desired: Desired, answers: dict[str, Answer], names: list[str]) 
         for wanted in desired.datasets[name].versions:
             for node, answer in answers.items():
                 found = None if isinstance(answer, SidecarUnavailableError) else answer.find(name, wanted.version)
-                table.add_row(name, wanted.version, str(wanted.goal), node, *_cells(found))
+                cells = (name, wanted.version, str(wanted.goal), node, *_cells(answer, found))
+                table.add_row(*(Text(cell) for cell in cells))
     Console(width=None if sys.stdout.isatty() else LOG_COLUMNS).print(table)
 
 
-def _cells(one: VersionStatus | None) -> tuple[str, ...]:
+def _cells(answer: Answer, one: VersionStatus | None) -> tuple[str, ...]:
+    if isinstance(answer, SidecarUnavailableError):
+        return ("no answer", "", "", "", "", "")
     if one is None:
-        return ("?", "", "", "", "", "")
+        return ("not there", "", "", "", "", "")
     keys = str(sum(shard.keys for shard in one.shards.values())) if one.shards else ""
     error = f"{one.error['error']}: {one.error['message']}" if one.error else ""
     return (str(one.state), f"{one.files_done}/{one.files_total}", size(one.bytes_total), keys, duration(one.idle_s), error)

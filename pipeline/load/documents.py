@@ -184,11 +184,11 @@ def with_goal(dataset: str, version: str, goal: Goal) -> Change:
         current = desired.datasets.get(dataset)
         known = current.find(version) if current else None
         if current is None or known is None:
-            message = f"{dataset} {version} is no longer wanted on this cluster: another load withdrew it ({_last_writer(desired)})"
+            message = f"{dataset} {version} is no longer wanted on this cluster: another load withdrew it ({last_writer(desired)})"
             raise ConcurrentLoadError(message, dataset=dataset, version=version)
         if current.active and version_order(current.active.version) > version_order(version):
             message = (
-                f"{dataset} {current.active.version} became active in the meantime ({_last_writer(desired)}): "
+                f"{dataset} {current.active.version} became active in the meantime ({last_writer(desired)}): "
                 f"{version} is older, and is not put over it"
             )
             raise ConcurrentLoadError(message, dataset=dataset, version=version, active=current.active.version)
@@ -242,7 +242,8 @@ def next_rebuild(version: str) -> str:
     return f"{moment}.{number + 1}"
 
 
-def _last_writer(desired: Desired) -> str:
+def last_writer(desired: Desired) -> str:
+    """Who wrote the desired state last, and when, for people."""
     written = datetime.fromtimestamp(desired.written_at_ms / 1000, UTC)
     return f"epoch {desired.epoch}, written by {desired.written_by or 'nobody known'} at {written:%Y-%m-%d %H:%M:%S} UTC"
 

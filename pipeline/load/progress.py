@@ -1,11 +1,10 @@
-"""What a load tells while it runs: steps, nodes, sentences. Pure records; who shows them is somebody else's business."""
+"""What a load tells while it runs: a stream of frozen events, given to a listener. Who shows them is somebody else's business."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
 
 from pipeline.format.errors import RedkvError
 from pipeline.load.states import State
@@ -28,17 +27,48 @@ NodeView = VersionStatus | RedkvError | None
 """One node during a load: its status of the version, why it can't be asked, or None if it has not heard of the version yet."""
 
 
-class Listener(Protocol):
-    """Who is told."""
+@dataclass(frozen=True, slots=True)
+class StepBegan:
+    """A step begins."""
 
-    def step(self, step: Step, message: str) -> None:
-        """A step begins."""
+    step: Step
+    message: str
 
-    def nodes(self, step: Step, nodes: Mapping[str, NodeView]) -> None:
-        """All nodes, at every look."""
 
-    def note(self, message: str) -> None:
-        """A sentence worth keeping."""
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """A step ended, well or not, after so many seconds."""
+
+    step: Step
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSeen:
+    """A look at the build job: seconds so far, and how far Spark is (empty if it does not say)."""
+
+    seconds: float
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodesSeen:
+    """A look at all nodes, by name."""
+
+    step: Step
+    nodes: Mapping[str, NodeView]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A sentence worth keeping."""
+
+    message: str
+
+
+LoadEvent = StepBegan | StepEnded | BuildSeen | NodesSeen | Noted
+Listener = Callable[[LoadEvent], None]
+"""Who is told. What it raises ends the load, as an interruption would."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pipeline.format.errors import LoadFailedError, Outcome, RedkvError, Sidecar
 from pipeline.load.build import BUILD_S_MAX
 from pipeline.load.movement import Movement
 from pipeline.load.nodes import LOOK_S_MAX, Answer, Nodes
-from pipeline.load.progress import RANK, Listener, NodeView, Step
+from pipeline.load.progress import RANK, Listener, NodesSeen, NodeView, Noted, Step
 from pipeline.load.states import State
 from pipeline.load.status import NodeStatus, VersionStatus
 
@@ -70,7 +70,7 @@ class Watch:
         newest, noted = target.epoch, set[str]()
         while True:
             answers = self.nodes.statuses(LOOK_S_MAX)
-            self.listener.nodes(step, {name: view(answer, target) for name, answer in answers.items()})
+            self.listener(NodesSeen(step, {name: view(answer, target) for name, answer in answers.items()}))
             views = {name: current(answer, target) for name, answer in answers.items()}
             _raise_fatal(views, target)
             done = {name: one for name, one in views.items() if isinstance(one, VersionStatus) and RANK[one.state] >= RANK[target.state]}
@@ -89,13 +89,24 @@ class Watch:
             self._note_quiet(step, views, quiet, noted)
             self.sleep(POLL_S)
 
+    def until_gone(self, dataset: str, version: str, epoch: int) -> list[str]:
+        """Wait until no node that answers knows the version any more; the nodes that still do when patience ends."""
+        began = self.clock()
+        while True:
+            answers = self.nodes.statuses(LOOK_S_MAX)
+            told = {name: one for name, one in answers.items() if isinstance(one, NodeStatus)}
+            left = [name for name, one in told.items() if one.desired_epoch < epoch or one.find(dataset, version) is not None]
+            if not left or self.clock() - began > self.patience.withdraw_s_max:
+                return left
+            self.sleep(POLL_S)
+
     def _note_quiet(self, step: Step, views: Mapping[str, NodeView], quiet: Mapping[str, float], noted: set[str]) -> None:
         for name, seconds in quiet.items():
             if seconds < QUIET_NOTE_S:
                 noted.discard(name)
             elif name not in noted:
                 noted.add(name)
-                self.listener.note(f"{step}: {name} has made no progress for {seconds:.0f} s ({_state_of(views[name])})")
+                self.listener(Noted(f"{step}: {name} has made no progress for {seconds:.0f} s ({_state_of(views[name])})"))
 
 
 def view(answer: Answer, target: Target) -> NodeView:
@@ -113,15 +124,20 @@ def current(answer: Answer, target: Target) -> NodeView:
     return RedkvError.from_json(answer.error) if answer.error else None
 
 
+def failed_for_good(one: VersionStatus) -> bool:
+    """Whether a version failed on its node, and is not tried again there by itself."""
+    return one.state is State.FAILED and (one.error is None or RedkvError.from_json(one.error).outcome is Outcome.FATAL)
+
+
 def _raise_fatal(views: Mapping[str, NodeView], target: Target) -> None:
     for node, one in views.items():
-        if isinstance(one, VersionStatus) and one.state is State.FAILED and one.error is not None:
-            failure = RedkvError.from_json(one.error)
-            if failure.outcome is Outcome.FATAL:
-                message = f"{target.dataset} {target.version} failed on {node}: {failure.message}"
-                raise type(failure)(message, **{**failure.fields, "node": node})
-        elif isinstance(one, VersionStatus) and one.state is State.FAILED:
+        if not isinstance(one, VersionStatus) or not failed_for_good(one):
+            continue
+        if one.error is None:
             raise LoadFailedError(f"{target.dataset} {target.version} failed on {node} without a reason: see its log", node=node)
+        failure = RedkvError.from_json(one.error)
+        message = f"{target.dataset} {target.version} failed on {node}: {failure.message}"
+        raise type(failure)(message, **{**failure.fields, "node": node})
 
 
 def _stalled(what: str, step: Step, target: Target, views: Mapping[str, NodeView], quiet: Mapping[str, float]) -> StalledError:

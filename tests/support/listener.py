@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.load.progress import NodeView, Step
+from pipeline.load.progress import LoadEvent, NodesSeen, Noted, StepBegan
 
 
 @dataclass
@@ -18,16 +18,15 @@ class Recorder:
     notes: list[str] = field(default_factory=list)
     _armed: bool = False
 
-    def step(self, step: Step, message: str) -> None:
-        self.steps.append(f"{step}: {message}")
-        if step in self.on_step:
-            self.on_step[step]()
-            self._armed = True
-
-    def nodes(self, step: Step, nodes: Mapping[str, NodeView]) -> None:
-        if self._armed and self.on_nodes is not None:
-            self._armed = False
-            self.on_nodes()
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
+    def __call__(self, event: LoadEvent) -> None:
+        match event:
+            case StepBegan(step=step, message=message):
+                self.steps.append(f"{step}: {message}")
+                if step in self.on_step:
+                    self.on_step[step]()
+                    self._armed = True
+            case NodesSeen() if self._armed and self.on_nodes is not None:
+                self._armed = False
+                self.on_nodes()
+            case Noted(message=message):
+                self.notes.append(message)

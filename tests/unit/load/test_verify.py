@@ -3,9 +3,9 @@ import pytest
 from pipeline.format.errors import CountMismatchError
 from pipeline.format.manifest import Manifest, ManifestFile, ManifestSample, Totals
 from pipeline.format.slots import SlotRange
-from pipeline.load.coordinator import verify
 from pipeline.load.states import State
 from pipeline.load.status import ShardVersion, VersionStatus
+from pipeline.load.verification import verify
 
 FILE = ManifestFile(
     object_key="k",

@@ -15,7 +15,7 @@ from pipeline.format.errors import (
     StalledError,
 )
 from pipeline.load.nodes import Answer
-from pipeline.load.progress import NodeView, Step
+from pipeline.load.progress import LoadEvent, Noted, Step
 from pipeline.load.states import State
 from pipeline.load.status import NodeStatus, VersionStatus
 from pipeline.load.waiting import Patience, Target, Watch
@@ -24,10 +24,9 @@ TARGET = Target("person", "2026-11-22", State.STAGED, epoch=7)
 
 
 class Notes(list[str]):
-    def step(self, step: Step, message: str) -> None: ...
-    def nodes(self, step: Step, nodes: Mapping[str, NodeView]) -> None: ...
-    def note(self, message: str) -> None:
-        self.append(message)
+    def __call__(self, event: LoadEvent) -> None:
+        if isinstance(event, Noted):
+            self.append(event.message)
 
 
 class Script:
@@ -173,3 +172,14 @@ def test_a_newer_epoch_asks_whether_the_version_is_still_wanted() -> None:
 
     with pytest.raises(ConcurrentLoadError, match="withdrawn by ann"):
         watch({"a": NodeStatus(node="a", desired_epoch=8, topology_epoch=1)}, check=refuse)()
+
+
+def test_a_withdrawn_version_is_gone_when_no_node_that_answers_knows_it() -> None:
+    away = SidecarUnavailableError("the sidecar of b does not answer", node="b")
+    gone = NodeStatus(node="a", desired_epoch=8, topology_epoch=1)
+    clock = Clock()
+    turns = [{"a": node("a", State.FAILED), "b": away}, {"a": node("a", State.FAILED, epoch=8), "b": away}, {"a": gone, "b": away}]
+    one = Watch(Script(turns), Notes(), Patience(withdraw_s_max=10), clock, clock.sleep)  # type: ignore[arg-type]
+    assert one.until_gone("person", "2026-11-22", 8) == []
+    one = Watch(Script(turns[:2]), Notes(), Patience(withdraw_s_max=10), clock, clock.sleep)  # type: ignore[arg-type]
+    assert one.until_gone("person", "2026-11-22", 8) == ["a"]
