@@ -21,6 +21,7 @@ from pipeline.format.desired import Desired
 from pipeline.format.errors import ChecksumMismatchError, RedkvError, SidecarUnavailableError, UsageError
 from pipeline.format.slots import SlotRange
 from pipeline.format.topology import Node, Shard, Topology
+from pipeline.load.nodes import Answer
 from pipeline.load.progress import LoadReport, Step
 from pipeline.load.status import NodeStatus
 
@@ -173,7 +174,7 @@ def test_the_summary_of_a_load() -> None:
 
 def test_the_json_of_status_has_the_same_fields_for_every_node() -> None:
     away = SidecarUnavailableError("the sidecar of b does not answer", node="b")
-    answers = {"a": NodeStatus(node="a", desired_epoch=3, topology_epoch=1), "b": away}
+    answers: dict[str, Answer] = {"a": NodeStatus(node="a", desired_epoch=3, topology_epoch=1), "b": away}
     told = json.loads(json.dumps(as_json(Desired(cluster="c", epoch=3), answers, [])))
     assert told["nodes"]["a"] == {"answers": True, "desired_epoch": 3, "topology_epoch": 1, "datasets": {}, "error": None}
     assert told["nodes"]["b"] == {"answers": False, "desired_epoch": None, "topology_epoch": None, "datasets": {}, "error": away.to_json()}
