@@ -91,7 +91,7 @@ class Seaweed:
         }
 
     def program(self, log: Path) -> Program:
-        """How to start it; it is ready when S3 answers and the bucket exists.
+        """How to start it; it is ready when an object can be written.
 
         Raises:
             UsageError: there is no `weed`.
@@ -121,9 +121,11 @@ class Seaweed:
     def _is_ready(self) -> bool:
         if not accepts(self.ports[0]):  # boto3 would repeat a refused connection, slower each time
             return False
+        probe, store = f"ready-{token_hex(8)}", self.store(f"s3://{BUCKET}")
         try:
-            next(self.store(f"s3://{BUCKET}").list(""), None)
-        except StoreError:  # it answers before it has made the bucket
+            store.create(probe, b"1")
+            store.delete(probe)
+        except StoreError:  # it answers before it has made the bucket, and lists before its volumes can be written and read
             return False
         return True
 
