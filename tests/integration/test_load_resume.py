@@ -52,6 +52,10 @@ def dies(when: Callable[[LoadEvent], bool]) -> Callable[[LoadEvent], None]:
     return listen
 
 
+def dies_at(step: Step) -> Callable[[LoadEvent], None]:
+    return dies(lambda event: isinstance(event, StepBegan) and event.step is step)
+
+
 @dataclass
 class Cluster:
     """Two nodes of one shard each, and loads onto them."""
@@ -94,7 +98,7 @@ class Cluster:
         """The versions that clients read, over all keys; "" where there is none."""
         seeds = [ClusterNode("127.0.0.1", self.shards[0].port)]  # type: ignore[no-untyped-call]
         with RedisCluster(startup_nodes=seeds, decode_responses=True) as client:
-            pipeline = client.pipeline()  # type: ignore[no-untyped-call]
+            pipeline = client.pipeline()
             for number in range(ROWS):
                 pipeline.hget(f"{spec.prefix}{number}", "name")
             replies = pipeline.execute()
@@ -155,7 +159,7 @@ def test_a_coordinator_killed_at_any_step_is_followed_by_one_that_ends_the_same(
         version = f"2026-12-0{number + 1}"
         cluster.build(spec, version)
         with pytest.raises(KilledError):
-            cluster.load(spec, version, dies(lambda event, step=step: isinstance(event, StepBegan) and event.step is step))
+            cluster.load(spec, version, dies_at(step))
         assert cluster.served(spec) == ({version} if step is Step.RETIRE else {active}), step
         report = cluster.load(spec, version)
         assert (report.keys, report.source_rows) == (ROWS, ROWS), step
@@ -190,7 +194,7 @@ def test_more_versions_than_are_kept_go_though_the_load_that_had_to_do_it_was_ki
         cluster.load(spec, version)
     cluster.build(spec, V1)
     with pytest.raises(KilledError):
-        cluster.load(spec, V1, dies(lambda event: isinstance(event, StepBegan) and event.step is Step.RETIRE))
+        cluster.load(spec, V1, dies_at(Step.RETIRE))
     assert len(cluster.desired().datasets["surplus"].versions) == 3
     cluster.load(spec, V1)
     assert [one.version for one in cluster.desired().datasets["surplus"].versions] == ["2026-11-20", V1]
