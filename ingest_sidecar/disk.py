@@ -35,6 +35,7 @@ def publish(paths: ShardPaths, making: Path, identity: VersionIdentity) -> None:
     final = paths.version(identity.dataset, identity.version)
     remove_version(paths, identity.dataset, identity.version)
     final.parent.mkdir(parents=True, exist_ok=True)
+    sync(final.parent.parent)  # the first version of a dataset made its folder
     making.rename(final)
     sync(final.parent)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from pipeline.settings import FileSettings
@@ -45,3 +46,10 @@ class SidecarSettings(FileSettings):
     downloads_max: int = Field(default=4, ge=1, le=DOWNLOADS_MAX)
     ingests_max: int = Field(default=1, ge=1, le=16)
     nice: int = Field(default=10, ge=0, le=19)
+
+    @field_validator("host")
+    @classmethod
+    def _check_loopback(cls, host: str) -> str:
+        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(f"host {host} is not on loopback; a sidecar asks for no password yet, so it listens on loopback only")
+        return host

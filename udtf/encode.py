@@ -155,7 +155,8 @@ class Encoder:
         if self._spec.ttl is None or self._spec.ttl.at is None:
             return constant(head(kind, self._expiry_ms))
         moments = columns[self._spec.ttl.at].cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
-        known = fixed(np.asarray(pc.fill_null(moments, 0)).astype("<u8").reshape(-1, 1))
+        # a moment before 1970, such as a sentinel of the year 1, has passed as well as 1970 has
+        known = fixed(np.maximum(np.asarray(pc.fill_null(moments, 0)), 0).astype("<u8").reshape(-1, 1))
         return pc.if_else(pc.is_valid(moments), join([constant(head(kind, 0)[:HEAD_BYTES]), known]), constant(head(kind)))
 
     def _scores(self, columns: dict[str, pa.Array]) -> pa.Array:

@@ -113,14 +113,14 @@ class Coordinator:
             found = self.documents.manifest(spec.dataset, version)
             if found is None:
                 raise ObjectMissingError(f"the build job of {spec.dataset} {version} ended well, but its manifest is not in the store")
-        elif parse_spec(found[0].spec, "the manifest's spec") != spec:
+        else:
+            self._note(f"{spec.dataset} {version} is built already (build {found[0].build_id})")
+        if parse_spec(found[0].spec, "the manifest's spec") != spec:
             message = (
                 f"{spec.dataset} {version} was built from another spec: choose a new version id (e.g. {next_rebuild(version)}), "
                 f"or restore the spec"
             )
             raise UsageError(message, dataset=spec.dataset, version=version)
-        else:
-            self._note(f"{spec.dataset} {version} is built already (build {found[0].build_id})")
         return found
 
     def _build(self, spec_path: Path, version: str, log: Path) -> None:

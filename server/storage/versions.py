@@ -184,7 +184,7 @@ class Versions:
         dataset = self._index.by_name.get(name)
         if dataset is None:
             return
-        if dataset.pointer.active == version:
+        if dataset.pointer.active == version and dataset.active is not None:  # one that can't be opened is read by nobody
             raise VersionActiveError(f"version {version} of {name} is active; activate another one first", dataset=name, version=version)
         opened = dataset.opened.pop(version, None)
         if opened is not None:

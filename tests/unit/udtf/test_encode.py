@@ -185,6 +185,16 @@ def test_a_constant_time_to_live_counts_from_the_build() -> None:
     assert rows == [placed(b"p:1", encode_hash([(b"x", b"a")], BUILT_AT_MS + 60_000))]
 
 
+def test_a_moment_before_1970_has_passed() -> None:
+    columns = {
+        "id": pa.array(["1"]),
+        "x": pa.array(["a"]),
+        "until": pa.array([dt.datetime(1900, 1, 1, tzinfo=dt.UTC)], pa.timestamp("us", "UTC")),
+    }
+    rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}, ttl={"at": "until"}), columns)
+    assert rows == [placed(b"p:1", encode_string(b"a", 0))]
+
+
 def test_a_rows_own_moment_is_its_expiry_and_null_means_never() -> None:
     moment = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
     columns = {"id": pa.array(["1", "2"]), "x": pa.array(["a", "b"]), "until": pa.array([moment, None], pa.timestamp("us", "Asia/Tokyo"))}
