@@ -11,7 +11,7 @@ The questions are asked by an event loop in a thread of its own, so that callers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from threading import Thread
 from types import TracebackType
@@ -45,6 +45,7 @@ class Nodes:
         self._client = httpx.AsyncClient(timeout=ANSWER_S_MAX, trust_env=False, limits=limits)
         self._asked: dict[str, Future[Answer]] = {}
         self._last: dict[str, Answer] = {}
+        self._open: set[asyncio.Task[Any]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +60,7 @@ class Nodes:
         """What every node says, by node name, after at most `wait_s`; by default all have answered, or failed to, by then."""
         for node in self.topology.nodes:
             if node.name not in self._asked:
-                self._asked[node.name] = self._ask(self._status(node))
+                self._asked[node.name] = self._ask(self._status, node)
         answered, _ = wait(self._asked.values(), timeout=wait_s)
         for name in [name for name, question in self._asked.items() if question in answered]:
             self._last[name] = self._asked.pop(name).result()
@@ -69,10 +70,19 @@ class Nodes:
 
     def wake(self) -> None:
         """Tell every node that the desired state changed. One that misses it finds out by its own poll."""
-        wait([self._ask(self._wake(node)) for node in self.topology.nodes], timeout=LOOK_S_MAX)
+        wait([self._ask(self._wake, node) for node in self.topology.nodes], timeout=LOOK_S_MAX)
 
-    def _ask(self, question: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(question, self._loop)
+    def _ask(self, question: Callable[[Node], Coroutine[Any, Any, T]], node: Node) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(self._asking(question, node), self._loop)
+
+    async def _asking(self, question: Callable[[Node], Coroutine[Any, Any, T]], node: Node) -> T:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- a coroutine always runs in a task
+        self._open.add(task)
+        try:
+            return await question(node)
+        finally:
+            self._open.discard(task)
 
     async def _status(self, node: Node) -> Answer:
         try:
@@ -88,14 +98,13 @@ class Nodes:
         return None
 
     async def _answered(self, method: str, node: Node, what: str) -> bytes:
-        async with asyncio.timeout(
-            ANSWER_S_MAX
-        ):  # httpx's own limit is per read: one that sends a byte now and then would hold us for ever
+        # httpx's own limit is per read: a node that sends a byte now and then would hold us for ever
+        async with asyncio.timeout(ANSWER_S_MAX):
             answer = await self._client.request(method, f"{node.sidecar_url.rstrip('/')}/v1/{what}")
             return answer.raise_for_status().content
 
     async def _close(self) -> None:
-        questions = asyncio.all_tasks() - {asyncio.current_task()}
+        questions = list(self._open)  # whatever else runs here belongs to one of them, and ends with it
         for question in questions:
             question.cancel()
         await asyncio.gather(*questions, return_exceptions=True)

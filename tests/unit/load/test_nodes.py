@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
@@ -128,6 +129,15 @@ def test_leaving_ends_open_questions_at_once() -> None:
         with Nodes(cluster) as asked:
             asked.statuses(wait_s=0.0)
         assert not asked._thread.is_alive()
+
+
+def test_leaving_at_any_moment_of_a_question_leaves_nothing_behind() -> None:
+    with sidecars(a=hangs, b=hangs) as cluster:
+        for wait_ms in range(10):
+            for _ in range(3):
+                with Nodes(cluster) as asked:
+                    asked.statuses(wait_s=wait_ms / 1000)
+                gc.collect()  # what was left half-done would warn now, and a warning is an error here
 
 
 def test_a_cluster_without_nodes_has_nothing_to_say() -> None:
