@@ -18,6 +18,7 @@ def free_port() -> int:
 def taken_port(port: int | None = None) -> Iterator[int]:
     """A port on which this process listens, and never answers."""
     with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # free means the same as for `is_free`: closed connections don't count
         holder.bind((LOOPBACK, free_port() if port is None else port))
         holder.listen()
         yield int(holder.getsockname()[1])
