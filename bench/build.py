@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -16,18 +17,15 @@ from time import perf_counter
 from typing import Self
 
 import psutil
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from bench.harness import Result, finish
-from pipeline.format.slots import even_ranges
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.store import ObjectStore
 from tests.support.hive import SPARK_LOOPBACK
 from tests.support.s3 import s3_store
-from udtf.build import build_version, encoded, partition_count, write
+from udtf.build import build_version, plan_build, shuffled, write
 from udtf.job import SPARK_CONF
-from udtf.partition import PartitionTask
-from udtf.source import read_source
 
 ROWS = 4_000_000
 SCALES = (1_000_000, 2_000_000, 8_000_000)
@@ -103,14 +101,11 @@ def steps(spark: SparkSession, name: str, fresh_store: Callable[[], ObjectStore]
     """Sort to noop; to verified local files; to the manifest on S3."""
     spec = spec_of(name)
 
-    def source() -> DataFrame:
-        return read_source(spark, spec, VERSION)
-
-    partitions = partition_count(spark, spec, source())
-    local = PartitionTask("", "bench", VERSION, "b", "hash", tuple(even_ranges(partitions)), 0, open_store=LocalDisk)
+    plan = plan_build(spark, spec, VERSION, "", 0)
+    local = replace(plan, task=replace(plan.task, open_store=LocalDisk))
     return (
-        lambda: encoded(source(), spec, partitions, 0).write.format("noop").mode("overwrite").save(),
-        lambda: write(source(), spec, partitions, local),
+        lambda: shuffled(plan.source, plan.encoder, plan.task.placement).write.format("noop").mode("overwrite").save(),
+        lambda: write(local),
         lambda: build_version(spark, spec, VERSION, fresh_store()),
     )
 

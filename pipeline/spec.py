@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, ValidationError, field_validator, model_validator
 
-from pipeline.format.errors import SpecError, TemplateError
+from pipeline.format.errors import SpecError
 from pipeline.format.records import DATASET_NAME, VERSION_ID
+from pipeline.shapes import HashShape, LastBy, OnDuplicate, Part, StringShape, Ttl, ZsetShape, checked_template
 from pipeline.template import Template
 
 DATE_PLACEHOLDER = "${date}"  # in `source.where`: the version id without the number of a rebuild
@@ -35,27 +36,15 @@ DATE_PLACEHOLDER = "${date}"  # in `source.where`: the version id without the nu
 _TABLE = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
 
 
-def _template(source: str) -> str:
-    try:
-        Template.parse(source)
-    except TemplateError as wrong:
-        raise ValueError(wrong.message) from wrong
-    return source
-
-
 def _key_template(source: str) -> str:
-    if not Template.parse(_template(source)).prefix:
+    if not Template.parse(checked_template(source)).prefix:
         raise ValueError(
             f"key {source!r} starts with a column, so the dataset would have no prefix of its own: write e.g. 'person:{source}'"
         )
     return source
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Part):
+class Source(Part):
     """Where the rows come from: a Hive table, and a filter on its partitions in Spark SQL."""
 
     table: str
@@ -73,65 +62,12 @@ class Source(_Part):
         return self.where and self.where.replace(DATE_PLACEHOLDER, version.partition(".")[0])
 
 
-class HashShape(_Part):
-    """A hash of one row: one field per column; by default all columns but those of the key and of `ttl.at`."""
-
-    columns: tuple[str, ...] | None = Field(default=None, min_length=1)
-
-    @field_validator("columns")
-    @classmethod
-    def _check_unique(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        twice = sorted({name for name in columns or () if columns and columns.count(name) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)} stands there twice: name each column once")
-        return columns
-
-
-class StringShape(_Part):
-    """A string of one row: the text form of one column, or several columns as one JSON object."""
-
-    column: str | None = None
-    columns: tuple[str, ...] | None = Field(default=None, min_length=1)
-
-    @model_validator(mode="after")
-    def _check_one(self) -> Self:
-        if (self.column is None) == (self.columns is None):
-            raise ValueError("write either column: name, for its text, or columns: [a, b], for a JSON object of them")
-        return self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The columns used."""
-        return self.columns or (self.column or "",)
-
-
-class ZsetShape(_Part):
-    """A sorted set of many rows: member (a template) and score (a numeric column)."""
-
-    member: Annotated[str, AfterValidator(_template)]
-    score: str
-
-
-class Ttl(_Part):
-    """When keys expire: so many seconds after the build (the manifest's `built_at_ms`), or at the moment that a TIMESTAMP column holds.
-
-    A NULL in that column means never.
-    """
-
-    seconds: int | None = Field(default=None, ge=1)
-    at: str | None = None
-
-    @model_validator(mode="after")
-    def _check_one(self) -> Self:
-        if (self.seconds is None) == (self.at is None):
-            raise ValueError("write either seconds: 86400, counted from the build, or at: column, for a TIMESTAMP column")
-        return self
-
-
-class DatasetSpec(_Part):
+class DatasetSpec(Part):
     """One dataset: see the module's example.
 
-    `on_null` rules NULL in a key part, member, score or string value; `allow_empty` lets a version without a row be built.
+    `on_null` rules NULL in a key part, field name, member, score or string value; `on_duplicate` rules several rows for one key (or one
+    element of a key); rows that `delete_if` (a BOOLEAN column) marks are not stored; `lz4` compresses large strings; `allow_empty` lets
+    a version without a row be built.
     """
 
     dataset: str
@@ -143,6 +79,9 @@ class DatasetSpec(_Part):
     zset: ZsetShape | None = None
     mode: Literal["replace"]
     on_null: Literal["fail", "skip"] = "fail"
+    on_duplicate: OnDuplicate = "fail"
+    delete_if: str | None = None
+    lz4: bool = False
     allow_empty: bool = False
     ttl: Ttl | None = None
 
@@ -161,9 +100,35 @@ class DatasetSpec(_Part):
         if self.type != "hash" and not given:
             example = {"string": "string: {column: name}", "zset": 'zset: {member: "${id}", score: points}'}[self.type]
             raise ValueError(f"type {self.type} needs a section, e.g. {example}")
-        if self.zset and self.ttl and self.ttl.at:
-            raise ValueError("ttl.at gives every row a moment of its own, but a sorted set has many rows: write ttl: {seconds: 86400}")
+        if self.has_elements and self.ttl and self.ttl.column:
+            message = "gives every row a moment of its own, but one key has many rows here: write ttl: {seconds: 86400}"
+            raise ValueError(f"ttl.{'at' if self.ttl.at else 'seconds_from'} {message}")
+        if self.lz4 and self.type != "string":
+            raise ValueError(f"lz4 compresses large strings, but type is {self.type}: remove it")
         return self
+
+    @property
+    def has_elements(self) -> bool:
+        """Whether many rows make one key: a sorted set, or a hash of field and value."""
+        return self.zset is not None or (self.hash is not None and self.hash.field is not None)
+
+    @property
+    def element(self) -> str | None:
+        """The template of a row's element: a sorted set's member, or the field of a hash of many rows."""
+        if self.zset:
+            return self.zset.member
+        return self.hash.field if self.hash else None
+
+    @property
+    def last_by(self) -> str | None:
+        """The column of which the largest value stands among several rows for the same."""
+        return self.on_duplicate.last_by if isinstance(self.on_duplicate, LastBy) else None
+
+    @property
+    def rule_columns(self) -> tuple[str, ...]:
+        """The columns that rule a row and are no part of its value, unless the spec names them there."""
+        named = (self.ttl.column if self.ttl else None, self.last_by, self.delete_if)
+        return tuple(name for name in named if name)
 
     @property
     def key_template(self) -> Template:
@@ -179,15 +144,16 @@ class DatasetSpec(_Part):
     def named_columns(self) -> tuple[str, ...]:
         """All columns that the spec names, each once."""
         names = list(self.key_template.columns)
-        if self.hash and self.hash.columns:
-            names += self.hash.columns
+        if self.element:
+            names += Template.parse(self.element).columns
+        if self.hash:
+            names += (self.hash.named or {}).values()
+            names += [self.hash.value] if self.hash.value else []
         if self.string:
             names += self.string.names
         if self.zset:
-            names += [*Template.parse(self.zset.member).columns, self.zset.score]
-        if self.ttl and self.ttl.at:
-            names.append(self.ttl.at)
-        return tuple(dict.fromkeys(names))
+            names.append(self.zset.score)
+        return tuple(dict.fromkeys([*names, *self.rule_columns]))
 
 
 def parse_spec(document: Any, where: str) -> DatasetSpec:

@@ -1,6 +1,6 @@
 """Building one version: from a Hive table to a manifest in the object store.
 
-encode (mapInArrow) → place on slot partitions → sort → write files (mapInArrow) → manifest, last
+sample → encode and place (mapInArrow) → shuffle and sort → fold, write and upload files (mapInArrow) → metas of split keys → manifest, last
 
 Rules:
 - A finished manifest is never changed: building that version again does nothing.
@@ -14,24 +14,34 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own convention
 
 from pipeline.format.errors import ConflictError, CountMismatchError, DataError, ObjectMissingError, OutcomeUnknownError, RedkvError
 from pipeline.format.layout import manifest_key, new_build_id
 from pipeline.format.manifest import Manifest, ManifestSample, Totals
-from pipeline.format.slots import SLOT_COUNT, even_ranges
+from pipeline.format.values import ValueType
 from pipeline.spec import DatasetSpec, check_version
 from pipeline.store import ObjectStore
-from udtf.encode import ENCODED_DDL, ENCODED_SCHEMA, Encoder, constant_expiry_ms, constant_slot
-from udtf.partition import COUNTER_KEY, WRITTEN_DDL, Counters, PartitionTask, Written
-from udtf.source import read_source, value_columns
+from udtf.encode import Encoder, constant_expiry_ms
+from udtf.partition import WRITTEN_DDL, PartitionTask, Written
+from udtf.placement import Placement
+from udtf.rows import ELEMENT, IKEY, ORDER, PARTITION, VALUE, Counters, RowSchema
+from udtf.sample import plan_placement
+from udtf.source import read_source, row_schema, value_columns
+from udtf.split import split_metas
 
-PARTITION_BYTES = 128 << 20  # of the source as Spark estimates it: a task of seconds, whose repetition costs little
-PARTITIONS_PER_CORE = 2  # at least: so that an uneven one does not leave the others idle
+ROWS = "rows"  # how many rows a settled one stands for
+
+TASK_BYTES = 128 << 20  # of the source as Spark estimates it: a task of seconds, whose repetition costs little
+TASKS_PER_CORE = 2  # at least: so that an uneven one does not leave the others idle
+TASKS_MAX = 20_000  # Spark's driver keeps track of no more with ease
 UNKNOWN_BYTES = 1 << 62  # Spark's estimate for a table without statistics
 SAMPLES_MAX = 1000  # read back on every node before activation, about 0.1 ms each
 
@@ -62,29 +72,82 @@ def build_version(
     if finished is not None:
         _log.info("finished already", dataset=spec.dataset, version=version, build_id=finished.build_id)
         return Built(finished, existed=True)
+    plan = plan_build(spark, spec, version, store.root, int(clock() * 1000))
+    placement = plan.task.placement
+    _log.info(
+        "building", dataset=spec.dataset, version=version, build_id=plan.task.build_id, tasks=placement.tasks, split=len(placement.splits)
+    )
+    with described(spark, f"{spec.dataset} {version}: encode, sort, write and upload"):
+        written = write(plan)
+    return publish(store, assemble(spec, version, plan.task.build_id, plan.built_at_ms, written))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is known before the work: the rows, their encoder, and what every task does."""
+
+    source: DataFrame
+    encoder: Encoder
+    task: PartitionTask
+    built_at_ms: int
+
+
+def plan_build(spark: SparkSession, spec: DatasetSpec, version: str, store_url: str, built_at_ms: int) -> Plan:
+    """Check the spec against the table, and spread the table's keys over tasks.
+
+    Raises:
+        SpecError: the spec does not fit the table.
+        DataError: a row of the sample can't become a key.
+    """
     source = read_source(spark, spec, version)
-    built_at_ms = int(clock() * 1000)
-    build_id = new_build_id()
-    partitions = partition_count(spark, spec, source)
-    _log.info("building", dataset=spec.dataset, version=version, build_id=build_id, partitions=partitions)
-    ranges = tuple(even_ranges(partitions))
-    expiry_ms = constant_expiry_ms(spec, built_at_ms)
-    attempts = attempts_max(spark)
-    task = PartitionTask(store.root, spec.dataset, version, build_id, spec.type, ranges, built_at_ms, expiry_ms, attempts_max=attempts)
-    written = write(source, spec, partitions, task)
-    manifest = assemble(spec, version, build_id, built_at_ms, written)
-    return publish(store, manifest)
+    encoder = Encoder(spec, value_columns(spec, source.columns), row_schema(spec, source), built_at_ms)
+    with described(spark, f"{spec.dataset} {version}: sample the keys"):
+        placement = plan_placement(source, spec, encoder, version, task_count(spark, source))
+    task = PartitionTask(
+        store_url,
+        spec.dataset,
+        version,
+        new_build_id(),
+        placement,
+        constant_expiry_ms(spec, built_at_ms),
+        last=spec.last_by is not None,
+        attempts_max=attempts_max(spark),
+    )
+    return Plan(source, encoder, task, built_at_ms)
 
 
-def encoded(source: DataFrame, spec: DatasetSpec, partitions: int, built_at_ms: int) -> DataFrame:
-    """The rows as (partition, internal key, value), placed on their slot partitions and sorted."""
-    encoder = Encoder(spec, value_columns(spec, source.columns), partitions, built_at_ms)
+@contextmanager
+def described(spark: SparkSession, what: str) -> Iterator[None]:
+    """Within it, Spark's pages call the jobs by this name."""
+    spark.sparkContext.setJobDescription(what)
+    try:
+        yield
+    finally:
+        spark.sparkContext.setJobDescription(None)  # type: ignore[arg-type]  # Spark clears it so
+
+
+def shuffled(source: DataFrame, encoder: Encoder, placement: Placement) -> DataFrame:
+    """The rows for the writers: encoded, each with its task, and sorted."""
+    schema = encoder.schema
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return encode_all(encoder, batches)
 
-    placed = source.mapInArrow(encode, ENCODED_DDL).repartitionById(partitions, "partition")
-    return placed.sortWithinPartitions("ikey", "value") if spec.type == "zset" else placed.sortWithinPartitions("ikey")
+    def place(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return (placement.place(batch, schema) for batch in encode_all(encoder, batches))
+
+    def place_settled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return (placement.place(batch, schema) for batch in count_settled(schema, batches))
+
+    if placement.kind is ValueType.ZSET and schema.order_ddl and placement.splits:
+        # a split sorted set's ranks do not lie where its members do, so what stands must be known before they part
+        top = F.max(F.struct(ORDER, VALUE)).alias("top")
+        groups = source.mapInArrow(encode, schema.ddl).groupBy(IKEY, ELEMENT).agg(top, F.count("*").alias(ROWS))
+        settled = groups.select(IKEY, ELEMENT, f"top.{VALUE}", f"top.{ORDER}", ROWS)
+        placed = settled.mapInArrow(place_settled, schema.placed_ddl)
+    else:
+        placed = source.mapInArrow(place, schema.placed_ddl)
+    return placed.repartitionById(placement.tasks, PARTITION).sortWithinPartitions(*schema.sort_columns)
 
 
 def encode_all(encoder: Encoder, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -100,13 +163,26 @@ def encode_all(encoder: Encoder, batches: Iterable[pa.RecordBatch]) -> Iterator[
         note = Counters(rows=rows, skipped=skipped).model_dump_json()
     except RedkvError as failed:
         note = json.dumps(failed.to_json())
-    yield pa.RecordBatch.from_pydict({"partition": [0], "ikey": [COUNTER_KEY], "value": [note.encode()]}, schema=ENCODED_SCHEMA)
+    yield encoder.schema.counter_row(note)
 
 
-def write(source: DataFrame, spec: DatasetSpec, partitions: int, task: PartitionTask) -> list[Written]:
-    """Encode, sort and write all partitions; what the committed tasks returned."""
-    rows = encoded(source, spec, partitions, task.built_at_ms).mapInArrow(task.run, WRITTEN_DDL).collect()
-    return [Written.model_validate_json(row.written) for row in rows]
+def count_settled(schema: RowSchema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Settled rows without the number of rows that each stands for; one more counter row tells how many went."""
+    duplicates = 0
+    for batch in batches:
+        duplicates += (pc.sum(batch.column(ROWS)).as_py() or 0) - batch.num_rows
+        yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.arrow.names], schema=schema.arrow)
+    yield schema.counter_row(Counters(rows=0, skipped=0, duplicates=duplicates).model_dump_json())
+
+
+def write(plan: Plan) -> list[Written]:
+    """Encode, sort and write everything; what the committed tasks returned, and the metas of split keys."""
+    rows = shuffled(plan.source, plan.encoder, plan.task.placement).mapInArrow(plan.task.run, WRITTEN_DDL).collect()
+    written = [Written.model_validate_json(row.written) for row in rows]
+    for one in written:
+        if one.failure is not None:
+            raise RedkvError.from_json(one.failure)
+    return [*written, *split_metas(plan.task, (one.folded for one in written if one.folded))]
 
 
 def attempts_max(spark: SparkSession) -> int:
@@ -115,34 +191,29 @@ def attempts_max(spark: SparkSession) -> int:
     return int(scheduler.maxTaskFailures())
 
 
-def partition_count(spark: SparkSession, spec: DatasetSpec, source: DataFrame) -> int:
-    """How many slot partitions: by the source's size, enough for all cores; one if all keys share a slot."""
-    if constant_slot(spec.key_template) is not None:
-        return 1
+def task_count(spark: SparkSession, source: DataFrame) -> int:
+    """How many tasks write: by the source's size, enough for all cores."""
     cores = spark.sparkContext.defaultParallelism
     size = int(str(source._jdf.queryExecution().optimizedPlan().stats().sizeInBytes()))  # noqa: SLF001 -- PySpark shows no estimate of its own
-    by_size = size // PARTITION_BYTES if size < UNKNOWN_BYTES else source.rdd.getNumPartitions()
-    return max(1, min(SLOT_COUNT, max(by_size, PARTITIONS_PER_CORE * cores)))
+    by_size = size // TASK_BYTES if size < UNKNOWN_BYTES else source.rdd.getNumPartitions()
+    return max(1, min(TASKS_MAX, max(by_size, TASKS_PER_CORE * cores)))
 
 
 def assemble(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, written: list[Written]) -> Manifest:
     """The manifest of what all tasks wrote.
 
     Raises:
-        RedkvError: a task's failure.
         DataError: nothing was stored.
         CountMismatchError: rows were lost or doubled.
     """
-    for one in written:
-        if one.failure is not None:
-            raise RedkvError.from_json(one.failure)
     files = tuple(sorted((one.file for one in written if one.file), key=lambda file: file.smallest))
     counters = [one.counters for one in written if one.counters]
+    folded = [one.folded for one in written if one.folded]
     totals = Totals(
         source_rows=sum(one.rows for one in counters),
-        stored_rows=sum(one.rows for one in written),
-        duplicates=0,
-        skipped=sum(one.skipped for one in counters),
+        stored_rows=sum(one.stored for one in folded),
+        duplicates=sum(one.duplicates for one in counters) + sum(one.duplicates for one in folded),
+        skipped=sum(one.skipped for one in counters) + sum(one.deleted for one in folded),
         keys=sum(one.keys for one in files),
         entries=sum(one.entries for one in files),
         deletes=0,
@@ -158,7 +229,8 @@ def assemble(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, w
         raise DataError(message, dataset=spec.dataset, version=version)
     if totals.source_rows != totals.stored_rows + totals.duplicates + totals.skipped:
         message = (
-            f"{totals.source_rows} rows were read, but {totals.stored_rows} stored and {totals.skipped} skipped: no manifest is written"
+            f"{totals.source_rows} rows were read, but {totals.stored_rows} stored, {totals.duplicates} settled as duplicates and "
+            f"{totals.skipped} skipped: no manifest is written"
         )
         raise CountMismatchError(message, **totals.model_dump())
     return Manifest(

@@ -1,16 +1,17 @@
-"""The encoder: an Arrow batch of table rows becomes a batch of (partition, internal key, value), vectorised.
+"""The encoder: an Arrow batch of table rows becomes a batch of rows for the writers (`udtf.rows`), vectorised.
 
 Rules:
 - A batch is encoded as a whole; Python looks at single rows only for the CRC of their slot, and to name a row in an error.
 - A rule of the spec decides about NULLs; what it skips is counted. What it forbids raises a DataError that names column and row.
-- Values are complete meta values of strings and hashes. A sorted set's rows stay one per member, `sortable-score member`, so that Spark's
-  sort brings them into rank order; `udtf.partition` folds them. Negative zero is stored as zero: the two are equal to Redis.
+- A row that makes a key alone becomes a complete meta value. Rows that are elements stay one each, so that Spark's sort brings those of
+  a key together; `udtf.fold` makes collections of them. Negative zero is stored as zero: the two are equal to Redis.
+- A row that the spec's `delete_if` marks keeps its key and has no value.
 """
 
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,22 +22,24 @@ import pyarrow.compute as pc
 from pipeline.format.errors import CollectionTooLargeError, InvalidScoreError, KeyTooLongError, NullValueError
 from pipeline.format.keys import USER_KEY_BYTES_MAX, Kind
 from pipeline.format.slots import SLOT_COUNT, key_slot
-from pipeline.format.values import HEAD_BYTES, PACKED_BYTES_MAX, ValueType, head
+from pipeline.format.values import PACKED_BYTES_MAX, ValueType, head
 from pipeline.spec import DatasetSpec
 from pipeline.template import SEPARATOR, Column, Literal, ShardNumber, Template, shard_number
-from udtf.layout import Part, constant, decimal_lengths, fixed, join, ragged
+from udtf.layout import Part, constant, fixed, join
+from udtf.packing import heads, packed_hashes, sortable_scores, strings
+from udtf.rows import ELEMENT, IKEY, ORDER, VALUE, RowSchema
 from udtf.text import text_of
 
-ENCODED_SCHEMA = pa.schema([("partition", pa.int32()), ("ikey", pa.binary()), ("value", pa.binary())])
-ENCODED_DDL = "partition int, ikey binary, value binary"
+TTL_SECONDS_MAX = 1 << 42  # 139,000 years; in milliseconds since the epoch still far from where signed 64 bits end
 
 _SLOT_MASK = SLOT_COUNT - 1
-_SIGN = np.uint64(1 << 63)
+
+Columns = Mapping[str, pa.Array]
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An encoded batch, and how many of its rows a rule skipped."""
+    """An encoded batch, how many rows were read, and how many of them a rule skipped."""
 
     batch: pa.RecordBatch
     rows: int
@@ -46,17 +49,18 @@ class Encoded:
 class Encoder:
     """Encodes the rows of one dataset.
 
-    `fields` are its value columns in order, `partitions` the number of slot partitions, `built_at_ms` (since the epoch) the zero of
-    relative expiry.
+    `fields` are the columns of its value by name (of a hash of one row: by field), `built_at_ms` (since the epoch) the zero of relative
+    expiry.
     """
 
-    def __init__(self, spec: DatasetSpec, fields: Sequence[str], partitions: int, built_at_ms: int) -> None:
+    def __init__(self, spec: DatasetSpec, fields: Mapping[str, str], schema: RowSchema, built_at_ms: int) -> None:
+        self.schema = schema
         self._spec = spec
         self._key = spec.key_template
-        self._member = Template.parse(spec.zset.member) if spec.zset else None
-        self._fields = tuple(fields)
-        self._partitions = partitions
+        self._element = Template.parse(spec.element) if spec.element else None
+        self._fields = dict(fields)
         self._slot = constant_slot(self._key)
+        self._built_at_ms = built_at_ms
         self._expiry_ms = constant_expiry_ms(spec, built_at_ms)
 
     def encode(self, batch: pa.RecordBatch) -> Encoded:
@@ -65,50 +69,76 @@ class Encoder:
         Raises:
             DataError: a row that can't become a key; nothing of the batch is returned.
         """
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-        needed = self._needed(columns)
-        whole = self._whole(columns, needed)
+        columns: Columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         rows = batch.num_rows
-        if pc.sum(whole).as_py() != rows:
-            if self._spec.on_null == "fail":
-                self._refuse(columns, needed, whole)
-            columns = {name: column.filter(whole) for name, column in columns.items()}
-        kept = len(next(iter(columns.values())))
+        columns = self._kept(columns, rows)
         keys = render(self._key, columns)
         self._check_lengths(keys)
-        slots = self._slots(keys)
-        heads = fixed(np.column_stack((slots >> 8, slots & 0xFF, np.full(kept, Kind.META))).astype(np.uint8))
-        partitions = (slots.astype(np.int64) * self._partitions // SLOT_COUNT).astype(np.int32)
-        values = self._values(columns)
-        self._check_sizes(keys, values)
-        arrays = [pa.array(partitions), join([heads, keys]), values]
-        return Encoded(pa.RecordBatch.from_arrays(arrays, schema=ENCODED_SCHEMA), rows, rows - kept)
+        made = {IKEY: self._ikeys(keys)}
+        if self._element:
+            made[ELEMENT] = render(self._element, columns)
+        made[VALUE] = self._unless_deleted(columns, self._values(columns))
+        if self._spec.last_by:
+            made[ORDER] = columns[self._spec.last_by]
+        self._check_sizes(keys, made[VALUE])
+        arrays = [made[name] for name in self.schema.arrow.names]
+        return Encoded(pa.RecordBatch.from_arrays(arrays, schema=self.schema.arrow), rows, rows - len(keys))
 
-    def _needed(self, columns: dict[str, pa.Array]) -> tuple[str, ...]:
-        """The columns in which NULL falls under the spec's rule; a hash's fields do so only together."""
-        names = list(self._key.columns)
-        if self._member:
-            names += self._member.columns
-        if self._spec.type != "hash":
-            names += self._fields
-        return tuple(name for name in dict.fromkeys(names) if columns[name].null_count)
+    def ikeys(self, batch: pa.RecordBatch) -> pa.Array:
+        """The internal keys of a batch that has the columns of the key alone; rows without one are left out."""
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        whole = _all_valid(columns, self._key.columns, batch.num_rows)
+        return self._ikeys(render(self._key, {name: column.filter(whole) for name, column in columns.items()}))
 
-    def _whole(self, columns: dict[str, pa.Array], needed: tuple[str, ...]) -> pa.Array:
+    def _kept(self, columns: Columns, rows: int) -> Columns:
+        """The columns without the rows that have no key, no value or no element."""
+        needed = self._needed(columns)
+        whole = self._whole(columns, needed, rows)
+        if pc.all(whole).as_py() is not False:
+            return self._without_null_fields(columns)
+        if self._spec.on_null == "fail":
+            self._refuse(columns, needed, whole)
+        return self._without_null_fields({name: column.filter(whole) for name, column in columns.items()})
+
+    def _without_null_fields(self, columns: Columns) -> Columns:
+        """In a hash of many rows a NULL value leaves its field out, as in a hash of one row."""
+        if self._spec.type != "hash" or self._element is None:
+            return columns
+        (value,) = self._fields.values()
+        if not columns[value].null_count:
+            return columns
+        present = pc.or_(pc.is_valid(columns[value]), self._deleted(columns))
+        return {name: column.filter(present) for name, column in columns.items()}
+
+    def _needed(self, columns: Columns) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The columns in which NULL falls under the spec's rule: always, and where the row is not deleted; fields only together."""
+        always = [*self._key.columns, *(self._element.columns if self._element else ())]
+        values = () if self._spec.type == "hash" else self._fields.values()
+        return _with_nulls(columns, always), _with_nulls(columns, values)
+
+    def _whole(self, columns: Columns, needed: tuple[tuple[str, ...], tuple[str, ...]], rows: int) -> pa.Array:
         """Which rows have all that they need."""
-        rows = len(next(iter(columns.values())))
-        whole = pa.array(np.ones(rows, dtype=bool))
-        for name in needed:
-            whole = pc.and_(whole, pc.is_valid(columns[name]))
-        if self._spec.type == "hash" and all(columns[name].null_count for name in self._fields):
+        always, values = needed
+        valued = _all_valid(columns, values, rows)
+        if self._spec.type == "hash" and self._element is None and all(columns[name].null_count for name in self._fields.values()):
             some = pa.array(np.zeros(rows, dtype=bool))
-            for name in self._fields:
+            for name in self._fields.values():
                 some = pc.or_(some, pc.is_valid(columns[name]))
-            whole = pc.and_(whole, some)
-        return whole
+            valued = some
+        return pc.and_(_all_valid(columns, always, rows), pc.or_(valued, self._deleted(columns)))
 
-    def _refuse(self, columns: dict[str, pa.Array], needed: tuple[str, ...], whole: pa.Array) -> None:
+    def _deleted(self, columns: Columns) -> pa.Array | pa.Scalar:
+        """Which rows are marked; a NULL marks nothing."""
+        return pc.fill_null(columns[self._spec.delete_if], False) if self._spec.delete_if else pa.scalar(False)
+
+    def _unless_deleted(self, columns: Columns, values: pa.Array) -> pa.Array:
+        if self._spec.delete_if is None:
+            return values
+        return pc.if_else(self._deleted(columns), pa.scalar(None, pa.binary()), values)
+
+    def _refuse(self, columns: Columns, needed: tuple[tuple[str, ...], tuple[str, ...]], whole: pa.Array) -> None:
         row = pc.index(whole, False).as_py()
-        bad = [name for name in needed if not columns[name][row].is_valid] or list(self._fields)
+        bad = [name for name in (*needed[0], *needed[1]) if not columns[name][row].is_valid] or list(self._fields.values())
         shown = {name: columns[name][row].as_py() for name in dict.fromkeys((*self._key.columns, *bad))}
         what = f"column {bad[0]}" if len(bad) == 1 else f"columns {', '.join(bad)}"
         message = (
@@ -126,13 +156,18 @@ class Encoder:
             raise KeyTooLongError(message, dataset=self._spec.dataset, bytes=len(longest))
 
     def _check_sizes(self, keys: pa.Array, values: pa.Array) -> None:
-        if self._spec.type != "hash" or not len(values) or pc.max(pc.binary_length(values)).as_py() <= PACKED_BYTES_MAX:
+        if self._spec.type != "hash" or (pc.max(pc.binary_length(values)).as_py() or 0) <= PACKED_BYTES_MAX:
             return
         lengths = pc.binary_length(values)
         row = pc.index(lengths, pc.max(lengths)).as_py()
         name, size = keys[row].as_py().decode(errors="backslashreplace"), lengths[row].as_py()
         message = f"the hash {name} has {size} bytes, the most that one value holds is {PACKED_BYTES_MAX}: leave large columns out"
         raise CollectionTooLargeError(message, key=name, bytes=size)
+
+    def _ikeys(self, keys: pa.Array) -> pa.Array:
+        slots = self._slots(keys)
+        starts = fixed(np.column_stack((slots >> 8, slots & 0xFF, np.full(len(keys), Kind.META))).astype(np.uint8))
+        return join([starts, keys])
 
     def _slots(self, keys: pa.Array) -> npt.NDArray[np.uint16]:
         if self._slot is not None:
@@ -143,63 +178,53 @@ class Encoder:
             return np.fromiter(map(key_slot, listed), np.uint16, len(listed))
         return np.fromiter((crc_hqx(key, 0) & _SLOT_MASK for key in listed), np.uint16, len(listed))
 
-    def _values(self, columns: dict[str, pa.Array]) -> pa.Array:
+    def _values(self, columns: Columns) -> pa.Array:
+        if self._spec.type == "zset":
+            return self._scores(columns)
+        texts = {field: text_of(columns[name]) for field, name in self._fields.items()}
+        if self._element:
+            (value,) = texts.values()
+            return value
         if self._spec.type == "string":
-            return join([self._head(ValueType.STRING, columns), text_of(columns[self._fields[0]])])
-        if self._spec.type == "hash":
-            return packed_hashes(self._head(ValueType.HASH, columns), [(name.encode(), text_of(columns[name])) for name in self._fields])
-        return join([self._scores(columns), render(self._member or self._key, columns)])
+            (text,) = texts.values()
+            return strings(self._head(ValueType.STRING, columns), text, lz4=self._spec.lz4)
+        return packed_hashes(self._head(ValueType.HASH, columns), [(field.encode(), text) for field, text in texts.items()])
 
-    def _head(self, kind: ValueType, columns: dict[str, pa.Array]) -> Part:
+    def _head(self, kind: ValueType, columns: Columns) -> Part:
         """The start of the meta values: with the moment of a row's own column, where it has one."""
-        if self._spec.ttl is None or self._spec.ttl.at is None:
+        ttl = self._spec.ttl
+        if ttl is None or ttl.column is None:
             return constant(head(kind, self._expiry_ms))
-        moments = columns[self._spec.ttl.at].cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
-        # a moment before 1970, such as a sentinel of the year 1, has passed as well as 1970 has
-        known = fixed(np.maximum(np.asarray(pc.fill_null(moments, 0)), 0).astype("<u8").reshape(-1, 1))
-        return pc.if_else(pc.is_valid(moments), join([constant(head(kind, 0)[:HEAD_BYTES]), known]), constant(head(kind)))
+        column = columns[ttl.column]
+        if ttl.at:
+            return heads(kind, column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()))
+        seconds = pc.max_element_wise(pc.min_element_wise(column, TTL_SECONDS_MAX, skip_nulls=False), 0, skip_nulls=False)
+        return heads(kind, pc.add(pc.multiply(seconds.cast(pa.int64()), 1000), self._built_at_ms))
 
-    def _scores(self, columns: dict[str, pa.Array]) -> pa.Array:
-        column = columns[self._fields[0]]
-        scores = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    def _scores(self, columns: Columns) -> pa.Array:
+        (name,) = self._fields.values()
+        column = columns[name]
+        scores = np.asarray(pc.fill_null(pc.cast(column, pa.float64(), safe=False), 0.0))  # NULL: of a deleted row
         if np.isnan(scores).any():
             row = int(np.isnan(scores).argmax())
-            shown = {name: columns[name][row].as_py() for name in self._key.columns}
-            message = (
-                f"table {self._spec.source.table} has the score NaN in column {self._fields[0]} of the row {shown}: Redis can't order it"
-            )
-            raise InvalidScoreError(message, table=self._spec.source.table, column=self._fields[0])
+            shown = {key: columns[key][row].as_py() for key in self._key.columns}
+            message = f"table {self._spec.source.table} has the score NaN in column {name} of the row {shown}: Redis can't order it"
+            raise InvalidScoreError(message, table=self._spec.source.table, column=name)
         return fixed(sortable_scores(scores).reshape(-1, 1))
 
 
-def sortable_scores(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
-    """`pipeline.format.keys.sortable_score` of many scores: big-endian numbers whose bytes order as the scores do."""
-    bits = (scores + 0.0).view(np.uint64)
-    flipped = np.where(bits & _SIGN, ~bits, bits | _SIGN)
-    return flipped.astype(">u8")
+def _with_nulls(columns: Columns, names: object) -> tuple[str, ...]:
+    return tuple(name for name in dict.fromkeys(names) if columns[name].null_count)  # type: ignore[call-overload]
 
 
-def packed_hashes(start: Part, fields: Sequence[tuple[bytes, pa.Array]]) -> pa.Array:
-    """The meta values of packed hashes after their `start`, one per row; a NULL leaves its field out. Every row has one at least."""
-    pieces = [_pair(name, texts) for name, texts in fields]
-    rows = len(pieces[0])
-    present = np.column_stack([np.asarray(piece.is_valid()) for piece in pieces])
-    lengths = np.column_stack([pc.fill_null(pc.binary_length(piece), 0).to_numpy(zero_copy_only=False) for piece in pieces])
-    ends = np.concatenate((np.zeros((rows, 1), np.int64), np.cumsum(lengths, axis=1, dtype=np.int64)), axis=1)
-    counts = present.sum(axis=1, dtype=np.int64)
-    kept = np.concatenate((np.ones((rows, 1), bool), present), axis=1)
-    table = ragged(ends[kept].astype("<u4"), counts + 1)
-    parts: list[Part] = [start, fixed(counts.astype("<u4").reshape(-1, 1)), table, *pieces]
-    return join(parts, skip_nulls=True)
+def _all_valid(columns: Columns, names: tuple[str, ...], rows: int) -> pa.Array:
+    whole = pa.array(np.ones(rows, dtype=bool))
+    for name in names:
+        whole = pc.and_(whole, pc.is_valid(columns[name]))
+    return whole
 
 
-def _pair(name: bytes, texts: pa.Array) -> pa.Array:
-    start = constant(b"$%d\r\n%b\r\n$" % (len(name), name))
-    end = constant(b"\r\n")
-    return join([start, decimal_lengths(texts), end, texts, end])
-
-
-def render(template: Template, columns: dict[str, pa.Array]) -> pa.Array:
+def render(template: Template, columns: Columns) -> pa.Array:
     """`Template.render` of many rows."""
     texts = {name: text_of(columns[name]) for name in dict.fromkeys(template.columns)}
     rows = len(next(iter(texts.values())))

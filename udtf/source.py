@@ -6,7 +6,7 @@ Nested types are turned to JSON here, by Spark. Everything else travels as it is
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -17,6 +17,7 @@ from pyspark.sql.types import (
     BooleanType,
     DataType,
     DateType,
+    IntegralType,
     MapType,
     NumericType,
     StringType,
@@ -29,6 +30,7 @@ from pyspark.sql.types import (
 from pipeline.format.errors import SpecError, TableNotFoundError, UnknownColumnError
 from pipeline.spec import DatasetSpec
 from udtf.failures import reason
+from udtf.rows import RowSchema
 
 JSON_COLUMN = "${json}"  # a string of several columns travels under a name that no template can use
 
@@ -40,6 +42,7 @@ JSON_OPTIONS = {
 }
 
 _PLAIN = (StringType, BinaryType, BooleanType, DateType, TimestampType, TimestampNTZType, NumericType)
+_ORDERED = (NumericType, StringType, DateType, TimestampType, TimestampNTZType)
 _NESTED = (ArrayType, MapType, StructType)
 
 
@@ -74,20 +77,34 @@ def read_source(spark: SparkSession, spec: DatasetSpec, version: str) -> DataFra
 
 def columns_of(spec: DatasetSpec, fields: Iterable[str]) -> tuple[str, ...]:
     """All columns of the table that a version needs, key columns first, each once."""
-    needed = dict.fromkeys([*spec.named_columns, *value_columns(spec, fields)])
+    needed = dict.fromkeys([*spec.named_columns, *value_columns(spec, fields).values()])
     return tuple(name for name in needed if name != JSON_COLUMN)
 
 
-def value_columns(spec: DatasetSpec, fields: Iterable[str]) -> tuple[str, ...]:
-    """The columns that become the value: a hash's fields in order, a string's column (or its JSON), a sorted set's score."""
+def value_columns(spec: DatasetSpec, fields: Iterable[str]) -> dict[str, str]:
+    """The columns that become the value, by name (in a hash of one row, by field): a hash's fields in order or the value of a row's
+    field, a string's column (or its JSON), a sorted set's score.
+    """
     if spec.string:
-        return spec.string.names if spec.string.column else (JSON_COLUMN,)
+        name = spec.string.column or JSON_COLUMN
+        return {name: name}
     if spec.zset:
-        return (spec.zset.score,)
-    if spec.hash and spec.hash.columns:
-        return spec.hash.columns
-    others = {*spec.key_template.columns, spec.ttl.at if spec.ttl else None}
-    return tuple(name for name in fields if name not in others)
+        return {spec.zset.score: spec.zset.score}
+    if spec.hash and spec.hash.value:
+        return {spec.hash.value: spec.hash.value}
+    if spec.hash and spec.hash.named:
+        return spec.hash.named
+    others = {*spec.key_template.columns, *spec.rule_columns}
+    return {name: name for name in fields if name not in others}
+
+
+def row_schema(spec: DatasetSpec, source: DataFrame) -> RowSchema:
+    """Which columns the rows have on their way to the writers."""
+    if spec.last_by is None:
+        return RowSchema(spec.has_elements)
+    column = source.select(F.col(f"`{spec.last_by}`"))
+    (order,) = column.schema.fields
+    return RowSchema(spec.has_elements, order.dataType.simpleString(), column.limit(0).toArrow().schema.field(0).type)
 
 
 def _check_columns(spec: DatasetSpec, fields: dict[str, StructField]) -> None:
@@ -101,14 +118,26 @@ def _check_columns(spec: DatasetSpec, fields: dict[str, StructField]) -> None:
     if not value_columns(spec, fields):
         message = f"table {spec.source.table} has no column besides those of the key {spec.key}: a hash needs at least one field"
         raise SpecError(message, table=spec.source.table)
-    if spec.zset and not isinstance(fields[spec.zset.score].dataType, NumericType):
-        kind = fields[spec.zset.score].dataType.simpleString()
-        raise SpecError(f"field zset.score: column {spec.zset.score} is {kind}: name a numeric column", column=spec.zset.score)
-    if spec.ttl and spec.ttl.at and not isinstance(fields[spec.ttl.at].dataType, TimestampType):
-        kind = fields[spec.ttl.at].dataType.simpleString()
-        raise SpecError(f"field ttl.at: column {spec.ttl.at} is {kind}: name a TIMESTAMP column", column=spec.ttl.at)
+    for where, name, kinds, wanted in _typed_columns(spec):
+        found = fields[name].dataType
+        if not isinstance(found, kinds):
+            raise SpecError(f"field {where}: column {name} is {found.simpleString()}: name a {wanted} column", column=name)
     for name in columns_of(spec, fields):
         _check_type(name, fields[name].dataType)
+
+
+def _typed_columns(spec: DatasetSpec) -> Iterator[tuple[str, str, tuple[type[DataType], ...], str]]:
+    """The columns that must have certain types: where the spec names them, their names, the types, and how to say it."""
+    if spec.zset:
+        yield "zset.score", spec.zset.score, (NumericType,), "numeric"
+    if spec.ttl and spec.ttl.at:
+        yield "ttl.at", spec.ttl.at, (TimestampType,), "TIMESTAMP"
+    if spec.ttl and spec.ttl.seconds_from:
+        yield "ttl.seconds_from", spec.ttl.seconds_from, (IntegralType,), "whole-number"
+    if spec.delete_if:
+        yield "delete_if", spec.delete_if, (BooleanType,), "BOOLEAN"
+    if spec.last_by:
+        yield "on_duplicate.last_by", spec.last_by, _ORDERED, "number, text, DATE or TIMESTAMP"
 
 
 def _check_type(name: str, kind: DataType) -> None:

@@ -1,7 +1,6 @@
-"""Writing one SST file and proving it. The only module of the job that imports rocksdict.
+"""Writing one SST file and proving it.
 
-As leveldb builds a table: write → finish → reopen and read everything back → only then is it a file. RocksDB has no reader for single files
-here, so a file is read by ingesting a hard link of it into a scratch database.
+As leveldb builds a table: write → finish → reopen and read everything back → only then is it a file.
 """
 
 from __future__ import annotations
@@ -9,30 +8,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
-
-from rocksdict import BlockBasedOptions, DBCompressionType, IngestExternalFileOptions, Options, Rdict, SstFileWriter
 
 from pipeline.format.digest import ContentDigest
 from pipeline.format.errors import CountMismatchError, IntegrityError
+from udtf.rocks import entries_of_sst, sst_writer
 
-BLOOM_BITS_PER_KEY = 10  # 1 % false positives, RocksDB's usual choice: a read of an absent key touches no data block
-BLOCK_BYTES = 4 << 10  # RocksDB's default; point reads, not scans, are what the shards serve
 BATCH_ENTRIES = 4096  # entries read back at a time
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a finished file holds; `sha256` and `bytes` are of the file, `content_digest` of its entries."""
+    """What a finished file holds; `keys` counts metas, `sha256` and `bytes` are of the file, `content_digest` of its entries."""
 
     path: Path
     smallest: bytes
     largest: bytes
+    keys: int
     entries: int
     bytes: int
     sha256: str
@@ -46,14 +42,14 @@ class SstFile:
         self.path = path
         self.raw_bytes = 0
         self.entries = 0
+        self.keys = 0
         self._smallest = b""
         self._largest = b""
         self._digest = ContentDigest()
-        self._writer = SstFileWriter(_options())
-        self._writer.open(str(path))
+        self._writer = sst_writer(path)
 
-    def add(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        """Append entries.
+    def add(self, keys: Sequence[bytes], values: Sequence[bytes], metas: int) -> None:
+        """Append entries, `metas` of which are metas.
 
         Raises:
             IntegrityError: RocksDB refused one, most likely because keys do not grow.
@@ -66,6 +62,7 @@ class SstFile:
             self._smallest = keys[0]
         self._largest = keys[-1]
         self.entries += len(keys)
+        self.keys += metas
         self.raw_bytes += sum(map(len, keys)) + sum(map(len, values))
         self._digest.update(keys, values)
 
@@ -80,6 +77,7 @@ class SstFile:
             path=self.path,
             smallest=self._smallest,
             largest=self._largest,
+            keys=self.keys,
             entries=self.entries,
             bytes=self.path.stat().st_size,
             sha256=_sha256(self.path),
@@ -90,30 +88,16 @@ class SstFile:
 
 
 def _read_back(facts: FileFacts) -> None:
+    digest, entries = ContentDigest(), 0
+    first = last = b""
     with TemporaryDirectory(dir=facts.path.parent, prefix="check-") as folder:
         link = Path(folder) / facts.path.name
         os.link(facts.path, link)
-        options = Options(raw_mode=True)
-        options.create_if_missing(True)
-        options.set_disable_auto_compactions(True)
-        scratch = Rdict(str(Path(folder) / "db"), options=options)
-        try:
-            moving = IngestExternalFileOptions()
-            moving.set_move_files(True)
-            scratch.ingest_external_file([str(link)], moving)
-            _compare(scratch, facts)
-        finally:
-            scratch.close()
-
-
-def _compare(scratch: Rdict, facts: FileFacts) -> None:
-    digest, entries = ContentDigest(), 0
-    first = last = b""
-    rest = cast("Iterator[tuple[bytes, bytes]]", iter(scratch.items()))  # raw mode gives bytes
-    while batch := list(islice(rest, BATCH_ENTRIES)):
-        keys, values = zip(*batch, strict=True)
-        digest.update(keys, values)
-        first, last, entries = first or keys[0], keys[-1], entries + len(keys)
+        rest = entries_of_sst(link, Path(folder) / "db")
+        while batch := list(islice(rest, BATCH_ENTRIES)):
+            keys, values = zip(*batch, strict=True)
+            digest.update(keys, values)
+            first, last, entries = first or keys[0], keys[-1], entries + len(keys)
     if entries != facts.entries:
         message = f"{facts.path.name} reads back {entries} entries, {facts.entries} were written"
         raise CountMismatchError(message, file=facts.path.name, found=entries, promised=facts.entries)
@@ -124,14 +108,3 @@ def _compare(scratch: Rdict, facts: FileFacts) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as written:
         return hashlib.file_digest(written, "sha256").hexdigest()
-
-
-def _options() -> Options:
-    table = BlockBasedOptions()
-    table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
-    table.set_block_size(BLOCK_BYTES)
-    options = Options(raw_mode=True)
-    options.set_block_based_table_factory(table)
-    # LZ4: a block is unpacked on every read that misses the cache, and LZ4 does it several times faster than zstd for 10-20 % more bytes
-    options.set_compression_type(DBCompressionType.lz4())
-    return options

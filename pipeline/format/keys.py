@@ -22,6 +22,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -31,6 +32,7 @@ from pipeline.format.slots import SLOT_COUNT, key_slot
 
 USER_KEY_BYTES_MAX = 65_536  # far above any real key; keeps an internal key well inside one RocksDB block
 SCORE_BYTES = 8  # of a sortable score
+KIND_AT = 2  # where the kind stands, after the slot
 LOCAL_SLOT = 0xFFFF  # above every slot, so a shard's own notes sort last and no slot range holds them
 
 _HEAD = struct.Struct(">HB")
@@ -67,6 +69,11 @@ def element_head(kind: Kind, user_key: bytes, version: int, slot: int | None = N
         raise ValueError(f"{kind!r} has no elements")
     head = _HEAD.pack(key_slot(user_key) if slot is None else slot, kind)
     return head + user_key.replace(b"\x00", b"\x00\xff") + _END + _VERSION.pack(version)
+
+
+def element_version(version: str) -> int:
+    """The element version of the collections that a bulk version brings: from its id, so that the same rows give the same entries."""
+    return int.from_bytes(hashlib.sha256(version.encode()).digest()[: _VERSION.size])
 
 
 def local_key(name: bytes) -> bytes:

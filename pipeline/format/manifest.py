@@ -20,9 +20,9 @@ from pipeline.format.slots import SlotRange
 class ManifestFile(Record):
     """One SST file.
 
-    `object_key` is relative to the store's root. `slots` is the slot partition, whose border the file does not cross; `smallest` and
-    `largest` are internal keys. `keys` counts user keys (metas), `entries` all puts, `deletes` all tombstones. `bytes` and `sha256` are
-    of the file, `content_digest` of its entries (see digest.py).
+    `object_key` is relative to the store's root. `slots` are those of `smallest` and `largest`, which are internal keys; several files
+    may have parts of one slot. `keys` counts user keys (metas), `entries` all puts, `deletes` all tombstones. `bytes` and `sha256` are of
+    the file, `content_digest` of its entries (see digest.py).
     """
 
     object_key: str
@@ -38,10 +38,11 @@ class ManifestFile(Record):
 
 
 class ManifestSample(Record):
-    """One sampled user key and the SHA-256 of its expected reply (`values.canonical_reply`)."""
+    """One sampled user key, the SHA-256 of its expected reply (`values.canonical_reply`), and when it expires, if it does."""
 
     key: HexBytes
     reply_sha256: str
+    expires_at_ms: int | None = None
 
 
 class Totals(Record):

@@ -9,12 +9,13 @@ Rules:
 
     meta-value  := type(u8) flags(u8) [expiry-ms(u64) if EXPIRES] body
     type        := 0x01 string | 0x02 hash | 0x03 zset
-    flags       := 0x01 EXPIRES | 0x02 LZ4 (strings; reserved) | 0x04 BIG (hashes and zsets)
+    flags       := 0x01 EXPIRES | 0x02 LZ4 (strings) | 0x04 BIG (hashes and zsets)
     body        := string-body | packed-hash | packed-zset | big
-    string-body := the value's bytes
+    string-body := the value's bytes | [if LZ4] length(u32) lz4-block, whose `length` bytes unpacked are the value's
     packed-hash := count(u32) offset(u32){count+1} (bulk(field) bulk(value)){count}
     packed-zset := count(u32) score(f64){count} offset(u32){count+1} bulk(member){count}     in rank order
     big         := version(u64) count(u64)
+    under the element keys of a big collection: a field's value as it is; a member's score(f64); nothing under a rank
     bulk(x)     := '$' decimal-length CR LF x CR LF
     offset i    := where pair (or member) i starts, counted from the first bulk; the last one is their total length
 
@@ -29,10 +30,16 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from itertools import accumulate, pairwise
 
+import lz4.block
+
 from pipeline.format.errors import FormatError
 
-PACKED_ENTRIES_MAX = 65_536  # until the big form is written, one packed value holds at most so many pairs or members
-PACKED_BYTES_MAX = 16 << 20  # and at most so many bytes: it is read and written as a whole
+PACKED_BYTES_MAX = 16 << 20  # a packed value is read and written as a whole, so no reader takes a larger one
+SMALL_ENTRIES_MAX = 512  # a collection made of rows is packed up to so many pairs or members (Redis' hash-max-listpack-entries) ...
+SMALL_BYTES_MAX = 64 << 10  # ... and so many bytes of them: a point read of a larger one costs more than an element of its own
+LZ4_BYTES_MIN = 1 << 10  # a smaller string stays as it is: a 4 KiB block of them compresses as well
+LZ4_GAIN_MIN = 8  # compressed only if at least one byte in so many is saved, or every read would unpack for nothing
+STRING_BYTES_MAX = 512 << 20  # Redis' proto-max-bulk-len; a compressed length beyond it is no value's
 
 
 class ValueType(IntEnum):
@@ -64,8 +71,12 @@ SCORE_BYTES = 8
 
 _EXPIRY = struct.Struct("<Q")
 _COUNT = struct.Struct("<I")
+_LENGTH = struct.Struct("<I")
 _BIG = struct.Struct("<QQ")
-_UNREADABLE_FLAGS = 0xFF & ~int(Flag.EXPIRES | Flag.BIG)  # by int: an IntFlag's own complement drops the bits that it does not name
+_SCORE = struct.Struct("<d")
+_UNREADABLE_FLAGS = 0xFF & ~int(
+    Flag.EXPIRES | Flag.LZ4 | Flag.BIG
+)  # by int: an IntFlag's own complement drops the bits that it does not name
 _TYPES = frozenset(ValueType)
 
 
@@ -119,8 +130,40 @@ def head(kind: ValueType, expiry_ms: int | None = None, flags: int = 0) -> bytes
 
 
 def encode_string(value: bytes, expiry_ms: int | None = None) -> bytes:
-    """The meta value of a string."""
+    """The meta value of a string, as it is."""
     return head(ValueType.STRING, expiry_ms) + value
+
+
+def encode_compressed(value: bytes, expiry_ms: int | None = None) -> bytes | None:
+    """The meta value of a string, compressed; None if that saves too little."""
+    block: bytes = lz4.block.compress(value, store_size=False)
+    if len(block) > len(value) - len(value) // LZ4_GAIN_MIN:
+        return None
+    return head(ValueType.STRING, expiry_ms, Flag.LZ4) + _LENGTH.pack(len(value)) + block
+
+
+def decompressed(raw: bytes) -> bytes:
+    """A meta value without the flag LZ4: the same string as it is.
+
+    Raises:
+        FormatError: it can't be unpacked.
+    """
+    at = body_start(raw)
+    try:
+        (length,) = _LENGTH.unpack_from(raw, at)
+        body = _unpacked(raw[at + _LENGTH.size :], length)
+    except (struct.error, ValueError, lz4.block.LZ4BlockError) as broken:
+        raise FormatError(f"compressed string {raw[:16]!r}... can't be unpacked: {broken}") from broken
+    return bytes((raw[0], raw[1] & ~Flag.LZ4)) + raw[HEAD_BYTES:at] + body
+
+
+def _unpacked(block: bytes, length: int) -> bytes:
+    if length > STRING_BYTES_MAX:
+        raise ValueError(f"its length is {length}")
+    body: bytes = lz4.block.decompress(block, uncompressed_size=length)
+    if len(body) != length:
+        raise ValueError(f"it has {len(body)} bytes, not {length}")
+    return body
 
 
 def encode_hash(pairs: Sequence[tuple[bytes, bytes]], expiry_ms: int | None = None) -> bytes:
@@ -145,6 +188,16 @@ def rank(entry: tuple[bytes, float]) -> tuple[float, bytes]:
 def encode_big(kind: ValueType, version: int, count: int, expiry_ms: int | None = None) -> bytes:
     """The meta value of a big collection."""
     return head(kind, expiry_ms, Flag.BIG) + _BIG.pack(version, count)
+
+
+def element_score(score: float) -> bytes:
+    """What stands under a member's key of a big sorted set: its score, little-endian."""
+    return _SCORE.pack(score)
+
+
+def parse_element_score(raw: bytes) -> float:
+    """The inverse of `element_score`."""
+    return float(_SCORE.unpack(raw)[0])
 
 
 def encode_value(value: MetaValue) -> bytes:
@@ -182,12 +235,9 @@ def decode_value(raw: bytes) -> MetaValue:
     Raises:
         FormatError: the bytes break the grammar above.
     """
-    if len(raw) < HEAD_BYTES or raw[0] not in _TYPES:
-        raise FormatError(f"meta value {raw[:16]!r}... has no known type")
-    if raw[1] & _UNREADABLE_FLAGS:
-        raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this software can't read")
-    if len(raw) < body_start(raw):
-        raise FormatError(f"meta value {raw!r} ends before its expiry")
+    _check_head(raw)
+    if raw[1] & Flag.LZ4:
+        raw = decompressed(raw)
     kind, expiry, body = ValueType(raw[0]), expiry_ms(raw), raw[body_start(raw) :]
     if raw[1] & Flag.BIG:
         if kind is ValueType.STRING or len(body) != _BIG.size:
@@ -202,6 +252,17 @@ def decode_value(raw: bytes) -> MetaValue:
         return ZsetValue(_unpack_zset(body), expiry)
     except (struct.error, ValueError) as broken:
         raise FormatError(f"packed {kind.redis_name} of {len(raw)} bytes is broken: {broken}") from broken
+
+
+def _check_head(raw: bytes) -> None:
+    if len(raw) < HEAD_BYTES or raw[0] not in _TYPES:
+        raise FormatError(f"meta value {raw[:16]!r}... has no known type")
+    if raw[1] & _UNREADABLE_FLAGS:
+        raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this software can't read")
+    if len(raw) < body_start(raw):
+        raise FormatError(f"meta value {raw!r} ends before its expiry")
+    if raw[1] & Flag.LZ4 and raw[0] != ValueType.STRING:
+        raise FormatError(f"meta value {raw[:16]!r}... has the flag LZ4, which is for strings alone")
 
 
 def _unpack_hash(body: bytes) -> tuple[tuple[bytes, bytes], ...]:

@@ -2,7 +2,7 @@
 
 Rules:
 - Each key has exactly one database: its dataset's active version, or the live database (datasets.py decides).
-- A value with a flag that this software can't read is an error, never ignored.
+- A value with a flag that this software can't read is an error, never ignored. A compressed string is unpacked here, once for all readers.
 - The caller checks that nobody writes below a dataset's prefix (executor.py does, for all commands).
 - Time is passed in: `clock` gives milliseconds since the epoch.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pipeline.format.errors import FormatError
 from pipeline.format.keys import USER_KEY_BYTES_MAX, meta_key
 from pipeline.format.slots import SLOT_COUNT
-from pipeline.format.values import Flag, expiry_ms
+from pipeline.format.values import Flag, decompressed, expiry_ms
 from server.resp.replies import ReplyError
 from server.resp.texts import KEY_TOO_LONG
 from server.storage.datasets import DatasetIndex, OpenVersion
@@ -25,7 +25,7 @@ Clock = Callable[[], int]
 
 META_HEADS = tuple(meta_key(b"", slot) for slot in range(SLOT_COUNT))  # so that a key is made by one concatenation
 
-_UNREADABLE = 0xFF & ~int(Flag.EXPIRES)  # unknown bits too; and neither compressed strings nor big collections are written yet
+_UNREADABLE = 0xFF & ~int(Flag.EXPIRES | Flag.LZ4)  # unknown bits too; and big collections are not read yet
 
 
 class Engine:
@@ -86,7 +86,9 @@ class Engine:
         if raw[1] & _UNREADABLE:
             raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this server can't read")
         expiry = expiry_ms(raw)
-        return None if expiry is not None and expiry <= self.clock() else raw
+        if expiry is not None and expiry <= self.clock():
+            return None
+        return decompressed(raw) if raw[1] & Flag.LZ4 else raw
 
 
 class PinnedEngine(Engine):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from pipeline.format.errors import (
     UnknownColumnError,
 )
 from pipeline.format.layout import manifest_key
-from pipeline.format.slots import even_ranges
 from pipeline.format.values import HashValue, StringValue, ZsetValue
 from pipeline.load.build import run_build
 from pipeline.settings import ClusterSettings
@@ -36,9 +35,7 @@ from pipeline.store import ObjectStore
 from tests.support.hive import hive_metastore, spark_conf
 from tests.support.s3 import S3, s3_store
 from tests.support.sstread import read_version
-from udtf.build import assemble, attempts_max, build_version, write
-from udtf.partition import PartitionTask
-from udtf.source import read_source
+from udtf.build import Plan, assemble, build_version, plan_build, write
 
 VERSION = "2026-11-22"
 
@@ -146,7 +143,7 @@ def test_several_columns_become_one_json_string_and_keys_expire_as_the_spec_says
     built = build_version(world.spark, spec("json", "features.person", "json:${id}", "string", **shape), VERSION, world.store)
     expiry = built.manifest.built_at_ms + 60_000
     assert read_version(world.store, built.manifest) == {b"json:1": StringValue(b'{"id":1,"name":"old"}', expiry)}
-    assert built.manifest.samples == ()  # it would be gone before a node could read it back
+    assert [sample.expires_at_ms for sample in built.manifest.samples] == [expiry]
 
 
 REFUSED = [
@@ -195,6 +192,11 @@ def test_nan_scores_are_refused(world: World) -> None:
         )
 
 
+def with_store(world: World, one: DatasetSpec, open_store: Callable[[str], Any]) -> Plan:
+    plan = plan_build(world.spark, one, VERSION, world.store.root, 0)
+    return replace(plan, task=replace(plan.task, open_store=open_store))
+
+
 def test_a_store_that_is_away_once_costs_a_repeated_task_and_no_row_twice(world: World, tmp_path: Path) -> None:
     def store(url: str) -> Any:
         class AwayOnce:
@@ -208,11 +210,9 @@ def test_a_store_that_is_away_once_costs_a_repeated_task_and_no_row_twice(world:
         return AwayOnce()
 
     once = person("once")
-    task = PartitionTask(
-        world.store.root, "once", VERSION, "b", "hash", tuple(even_ranges(2)), 0, attempts_max=attempts_max(world.spark), open_store=store
-    )
-    manifest = assemble(once, VERSION, "b", 0, write(read_source(world.spark, once, VERSION), once, 2, task))
-    assert len(list(tmp_path.iterdir())) == len(manifest.files) == 2
+    manifest = assemble(once, VERSION, "b", 0, write(with_store(world, once, store)))
+    assert {file.object_key.rpartition("/")[2].partition("-")[0] for file in manifest.files} == {path.name for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 4  # two tasks per core
     assert (manifest.totals.source_rows, manifest.totals.keys, len(read_version(world.store, manifest))) == (5000, 5000, 5000)
 
 
@@ -225,19 +225,8 @@ def test_a_store_that_stays_away_ends_the_build_by_its_name(world: World) -> Non
         return Away()
 
     away = person("away")
-    task = PartitionTask(
-        "s3://nowhere/at-all",
-        "away",
-        VERSION,
-        "b",
-        "hash",
-        tuple(even_ranges(2)),
-        0,
-        attempts_max=attempts_max(world.spark),
-        open_store=store,
-    )
     with pytest.raises(StoreUnavailableError, match="away for good"):
-        assemble(away, VERSION, "b", 0, write(read_source(world.spark, away, VERSION), away, 2, task))
+        write(with_store(world, away, store))
 
 
 def test_a_view_over_a_table_that_is_gone_is_named(world: World) -> None:

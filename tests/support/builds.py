@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.format.keys import element_version
 from pipeline.format.layout import new_build_id
 from pipeline.format.manifest import Manifest
-from pipeline.format.slots import even_ranges
+from pipeline.format.values import ValueType
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.store import ObjectStore
 from udtf.build import assemble, encode_all, publish
-from udtf.encode import ENCODED_SCHEMA, Encoder, constant_expiry_ms
+from udtf.encode import Encoder, constant_expiry_ms
 from udtf.partition import PartitionTask
+from udtf.placement import SPLIT_ROWS_MIN, Placement, even_borders, place_elements
+from udtf.rows import COUNTER_KEY, IKEY, RowSchema
 from udtf.source import value_columns
+from udtf.split import split_metas
 
-PARTITIONS = 4
+TASKS = 4
 
 
 def hash_spec(dataset: str, key: str, table: str = "features.rows", **more: Any) -> DatasetSpec:
@@ -33,24 +39,41 @@ def build(
 ) -> Manifest:
     """Build and publish one version from columns."""
     table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
-    build_id, built_at_ms = new_build_id(), int(time.time() * 1000)
-    ranges = tuple(even_ranges(PARTITIONS))
+    built_at_ms = int(time.time() * 1000)
+    encoder = Encoder(spec, value_columns(spec, table.column_names), RowSchema(spec.has_elements), built_at_ms)
+    encoded = pa.Table.from_batches(encode_all(encoder, table.combine_chunks().to_batches()), encoder.schema.arrow)
     task = PartitionTask(
-        store.root, spec.dataset, version, build_id, spec.type, ranges, built_at_ms, constant_expiry_ms(spec, built_at_ms), file_raw_bytes
+        store.root,
+        spec.dataset,
+        version,
+        new_build_id(),
+        placed_evenly(spec, version, encoded, encoder.schema),
+        constant_expiry_ms(spec, built_at_ms),
+        file_raw_bytes=file_raw_bytes,
     )
-    written = [record for batch in encoded_partitions(spec, table, built_at_ms) for record in task.records([batch])]
-    return publish(store, assemble(spec, version, build_id, built_at_ms, written)).manifest
+    written = [record for batch in sorted_tasks(encoder, task.placement, encoded) for record in task.records([batch])]
+    written += split_metas(task, (one.folded for one in written if one.folded))
+    for one in written:
+        assert one.failure is None, one.failure
+    return publish(store, assemble(spec, version, task.build_id, built_at_ms, written)).manifest
 
 
-def encoded_partitions(spec: DatasetSpec, table: pa.Table, built_at_ms: int) -> Iterator[pa.RecordBatch]:
-    """The encoded rows of each slot partition, sorted."""
-    encoder = Encoder(spec, value_columns(spec, table.column_names), PARTITIONS, built_at_ms)
-    encoded = pa.Table.from_batches(list(encode_all(encoder, table.combine_chunks().to_batches())), ENCODED_SCHEMA)
-    rows = sorted(zip(*(column.to_pylist() for column in encoded.columns), strict=True))
-    for partition in range(PARTITIONS):
-        mine = [row for row in rows if row[0] == partition]
+def placed_evenly(spec: DatasetSpec, version: str, encoded: pa.Table, schema: RowSchema, split_rows_min: int = SPLIT_ROWS_MIN) -> Placement:
+    """Borders from all rows, instead of from a sample."""
+    whole = Placement(ValueType[spec.type.upper()], element_version(version))
+    rows = encoded.filter(pc.not_equal(encoded.column(IKEY), COUNTER_KEY))
+    if spec.has_elements:
+        return place_elements(whole, rows.to_batches(), schema, TASKS, rows.num_rows, split_rows_min)
+    return replace(whole, borders=even_borders(sorted(rows.column(IKEY).to_pylist()), TASKS))
+
+
+def sorted_tasks(encoder: Encoder, placement: Placement, encoded: pa.Table) -> Iterator[pa.RecordBatch]:
+    """The rows of each task, sorted as its schema says."""
+    schema = encoder.schema.placed_arrow
+    placed = pa.Table.from_batches([placement.place(batch, encoder.schema) for batch in encoded.to_batches()], schema)
+    rows = sorted(zip(*(column.to_pylist() for column in placed.columns), strict=True), key=lambda row: row[:-1])
+    for task in range(placement.tasks):
+        mine = [row for row in rows if row[0] == task]
         if mine:
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(column, kind) for column, kind in zip(zip(*mine, strict=True), ENCODED_SCHEMA.types, strict=True)],
-                schema=ENCODED_SCHEMA,
-            )
+            columns = zip(zip(*mine, strict=True), schema.types, strict=True)
+            yield pa.RecordBatch.from_arrays([pa.array(column, kind) for column, kind in columns], schema=schema)

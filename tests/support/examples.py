@@ -30,7 +30,7 @@ ROWS = {
     b"{person}_42": ((b"name", b"Ada"), (b"price", b"9.5")),
     b"{person}_7": ((b"name", b"Grace"),),
 }
-PERSON_SLOTS = even_ranges(6)[0]  # the tag `person` has slot 1838
+PERSON_SLOTS = even_ranges(6)[0]  # those of the shard that has it
 
 
 def entries() -> list[tuple[bytes, bytes]]:
@@ -45,7 +45,7 @@ def manifest() -> Manifest:
     digest.update(keys, values)
     file = ManifestFile(
         object_key=layout.sst_key("person", "2026-11-22", BUILD_ID, 0, "17", 0),
-        slots=PERSON_SLOTS,
+        slots=SlotRange(first=1838, last=1838),  # of the tag `person`
         smallest=keys[0],
         largest=keys[-1],
         keys=2,

@@ -54,6 +54,7 @@ def value_cases() -> dict[str, bytes]:
         "string `hello`": values.encode_string(b"hello"),
         "empty string": values.encode_string(b""),
         "string `hello`, expires at 1795305600000 ms": values.encode_string(b"hello", examples.BUILT_AT_MS),
+        "string of 2048 times `ab`, compressed": values.encode_compressed(b"ab" * 2048) or b"",
         "hash name=Ada price=9.5": values.encode_hash(((b"name", b"Ada"), (b"price", b"9.5"))),
         "hash f='' expires at 1795305600000 ms": values.encode_hash(((b"f", b""),), examples.BUILT_AT_MS),
         "zset a=-inf b=1.5 c=1.5 d=inf": values.encode_zset(((b"d", inf), (b"c", 1.5), (b"b", 1.5), (b"a", -inf))),

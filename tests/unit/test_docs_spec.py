@@ -10,9 +10,9 @@ from pipeline.spec import parse_spec
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", Path("docs/spec.md").read_text(encoding="utf-8"), re.DOTALL)
 WRONG = [
     ({"string": {"columns": ["a"], "column": "b"}}, "either column: name, for its text, or columns"),
-    ({"ttl": {}}, "write either seconds: 86400"),
+    ({"ttl": {}}, "write one of seconds: 86400"),
     ({"ttl": {"seconds": 0}}, "field ttl.seconds is 0"),
-    ({"type": "zset", "string": None, "zset": {"member": "${m}", "score": "s"}, "ttl": {"at": "x"}}, "a sorted set has many rows"),
+    ({"type": "zset", "string": None, "zset": {"member": "${m}", "score": "s"}, "ttl": {"at": "x"}}, "one key has many rows here"),
 ]
 
 

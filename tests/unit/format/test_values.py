@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,8 @@ from pipeline.format.values import (
     bulk,
     canonical_reply,
     decode_value,
+    decompressed,
+    encode_compressed,
     encode_hash,
     encode_string,
     encode_value,
@@ -81,7 +84,28 @@ def test_a_cut_collection_is_a_format_error(value: MetaValue, data: st.DataObjec
         decode_value(raw[: data.draw(st.integers(0, len(raw) - 1))])
 
 
-@pytest.mark.parametrize("flag", [0x02, 0x08, 0x10, 0x20, 0x40, 0x80])
+@given(st.binary(max_size=5000), st.none() | st.integers(0, 2**63))
+def test_a_compressed_string_is_the_same_string(value: bytes, expiry: int | None) -> None:
+    long = value * 20
+    raw = encode_compressed(long, expiry)
+    if raw is not None:
+        assert len(raw) < len(encode_string(long, expiry))
+        assert decode_value(raw) == StringValue(long, expiry)
+        assert decompressed(raw) == encode_string(long, expiry)
+        assert canonical_reply(raw) == bulk(long)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda raw: raw[:5], lambda raw: raw[:-1], lambda raw: raw[:2] + b"\xff" * 4 + raw[6:], lambda raw: b"\x02" + raw[1:]]
+)
+def test_a_broken_compressed_string_is_refused(change: Callable[[bytes], bytes]) -> None:
+    raw = encode_compressed(b"ab" * 2048)
+    assert raw is not None
+    with pytest.raises(FormatError):
+        decode_value(change(raw))
+
+
+@pytest.mark.parametrize("flag", [0x08, 0x10, 0x20, 0x40, 0x80])
 def test_an_unknown_flag_is_never_ignored(flag: int) -> None:
     with pytest.raises(FormatError, match=f"flags 0x{flag:02x}"):
         decode_value(bytes((ValueType.STRING, flag)) + b"text")

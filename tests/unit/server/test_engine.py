@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.format.errors import FormatError, NodeError, PrefixOverlapError
 from pipeline.format.keys import meta_key
 from pipeline.format.slots import key_slot
-from pipeline.format.values import Flag, ValueType, encode_big, encode_string, head
+from pipeline.format.values import ValueType, encode_big, encode_compressed, encode_string, head
 from server.resp.replies import ReplyError
 from server.storage.datasets import Dataset, DatasetIndex, nothing
 from server.storage.engine import Engine
@@ -65,10 +65,20 @@ def test_expiry_is_exact(live: Database) -> None:
 def test_flags_of_newer_software_are_refused(live: Database) -> None:
     engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
     slot = key_slot(b"a")
-    for raw in (head(ValueType.STRING, flags=Flag.LZ4), head(ValueType.STRING, flags=0x80), encode_big(ValueType.HASH, 1, 2)):
+    for raw in (head(ValueType.STRING, flags=0x80), encode_big(ValueType.HASH, 1, 2)):
         engine.write(b"a", slot, raw)
         with pytest.raises(FormatError, match="flags"):
             engine.read(b"a", slot)
+
+
+def test_a_compressed_string_is_read_as_it_was(live: Database) -> None:
+    engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
+    slot, text = key_slot(b"a"), b"long " * 1000
+    packed = encode_compressed(text, NOW_MS + 1)
+    assert packed is not None
+    engine.write(b"a", slot, packed)
+    assert engine.read(b"a", slot) == encode_string(text, NOW_MS + 1)
+    assert engine.read_many([b"a", b"b"], slot) == [encode_string(text, NOW_MS + 1), None]
 
 
 def test_a_dataset_that_can_not_be_read_says_which_and_why(live: Database) -> None:

@@ -10,7 +10,6 @@ from pipeline.format.errors import (
     ConflictError,
     CountMismatchError,
     DataError,
-    NullValueError,
     ObjectMissingError,
     OutcomeUnknownError,
     RedkvError,
@@ -18,11 +17,12 @@ from pipeline.format.errors import (
 from pipeline.format.keys import meta_key
 from pipeline.format.layout import manifest_key
 from pipeline.format.manifest import Manifest, ManifestFile, ManifestSample
-from pipeline.format.slots import even_ranges, key_slot
+from pipeline.format.slots import SlotRange, key_slot
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.store import Blob
 from udtf.build import SAMPLES_MAX, assemble, publish
-from udtf.partition import Counters, Written
+from udtf.partition import Folded, Written
+from udtf.rows import Counters
 
 VERSION = "2026-11-22"
 
@@ -52,9 +52,9 @@ def spec(**more: Any) -> DatasetSpec:
     return parse_spec(document | more, "a test's spec")
 
 
-def written(user_key: bytes, rows: int = 1, samples: int = 1) -> Written:
+def written(user_key: bytes, samples: int = 1) -> Written:
     key = meta_key(user_key)
-    slots = next(one for one in even_ranges(4) if key_slot(user_key) in one)
+    slots = SlotRange(first=key_slot(user_key), last=key_slot(user_key))
     file = ManifestFile(
         object_key=f"{user_key.decode()}.sst",
         slots=slots,
@@ -68,35 +68,35 @@ def written(user_key: bytes, rows: int = 1, samples: int = 1) -> Written:
         content_digest="0" * 64,
     )
     shown = tuple(ManifestSample(key=b"%b/%d" % (user_key, one), reply_sha256="0" * 64) for one in range(samples))
-    return Written(file=file, samples=shown, rows=rows)
+    return Written(file=file, samples=shown)
 
 
 def counted(rows: int, skipped: int = 0) -> Written:
     return Written(counters=Counters(rows=rows, skipped=skipped))
 
 
+def stored(rows: int, duplicates: int = 0, deleted: int = 0) -> Written:
+    return Written(folded=Folded(task=0, stored=rows, duplicates=duplicates, deleted=deleted))
+
+
 def manifest(build_id: str) -> Manifest:
-    return assemble(spec(), VERSION, build_id, 0, [counted(1), written(b"p:1")])
+    return assemble(spec(), VERSION, build_id, 0, [counted(1), written(b"p:1"), stored(1)])
 
 
 def test_totals_are_sums_and_files_stand_in_key_order() -> None:
-    made = assemble(spec(), VERSION, "b", 0, [written(b"p:%d" % one, rows=2) for one in range(5)] + [counted(8, 1), counted(3)])
+    made = assemble(
+        spec(), VERSION, "b", 0, [written(b"p:%d" % one) for one in range(5)] + [counted(8, 1), counted(5), stored(5), stored(5, 1, 1)]
+    )
     assert [file.smallest for file in made.files] == sorted(meta_key(b"p:%d" % one) for one in range(5))
     totals = made.totals
-    assert (totals.source_rows, totals.stored_rows, totals.skipped, totals.keys, totals.bytes) == (11, 10, 1, 5, 50)
+    assert (totals.source_rows, totals.stored_rows, totals.duplicates, totals.skipped) == (13, 10, 1, 2)
+    assert (totals.keys, totals.bytes) == (5, 50)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_rows_that_are_lost_or_doubled_get_no_manifest(rows: int) -> None:
-    with pytest.raises(CountMismatchError, match=f"{rows} rows were read, but 2 stored and 0 skipped"):
-        assemble(spec(), VERSION, "b", 0, [counted(rows), written(b"p:1", rows=2)])
-
-
-def test_a_tasks_failure_is_the_builds_whatever_the_others_did() -> None:
-    failed = Written(failure=NullValueError("NULL in id", columns=["id"]).to_json())
-    with pytest.raises(NullValueError, match="NULL in id") as raised:
-        assemble(spec(), VERSION, "b", 0, [counted(1), written(b"p:1"), failed])
-    assert raised.value.fields == {"columns": ["id"]}
+    with pytest.raises(CountMismatchError, match=f"{rows} rows were read, but 2 stored, 0 settled as duplicates and 0 skipped"):
+        assemble(spec(), VERSION, "b", 0, [counted(rows), written(b"p:1"), stored(2)])
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_an_empty_version_says_why_unless_the_spec_allows_it(tasks: list[Written
 
 def test_samples_are_bounded_for_the_version_and_spread_over_its_files() -> None:
     files = [written(b"p:%d" % one, samples=4) for one in range(400)]
-    made = assemble(spec(), VERSION, "b", 0, [counted(400), *files])
+    made = assemble(spec(), VERSION, "b", 0, [counted(400), stored(400), *files])
     assert len(made.samples) == SAMPLES_MAX
     assert len({sample.key.split(b"/")[0] for sample in made.samples}) > 350
-    assert made.samples == assemble(spec(), VERSION, "b", 0, [counted(400), *reversed(files)]).samples
+    assert made.samples == assemble(spec(), VERSION, "b", 0, [counted(400), stored(400), *reversed(files)]).samples
 
 
 @pytest.mark.parametrize("error", [ConflictError("412"), OutcomeUnknownError("timed out")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import random
 from decimal import Decimal
 from typing import Any
 
@@ -14,14 +15,14 @@ from hypothesis import strategies as st
 
 from pipeline.format.errors import CollectionTooLargeError, DataError, InvalidScoreError, KeyTooLongError, NullValueError
 from pipeline.format.keys import meta_key, sortable_score
-from pipeline.format.slots import SLOT_COUNT, key_slot
-from pipeline.format.values import PACKED_BYTES_MAX, encode_hash, encode_string
+from pipeline.format.slots import key_slot
+from pipeline.format.values import LZ4_BYTES_MIN, PACKED_BYTES_MAX, Flag, StringValue, decode_value, encode_hash, encode_string
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.template import Template
 from udtf.encode import Encoder, constant_slot
+from udtf.rows import RowSchema
 from udtf.source import value_columns
 
-PARTITIONS = 7
 BUILT_AT_MS = 1_800_000_000_000
 TEMPLATES = ("p:${id}", "{tag}_${id}", "{t:${shard(16)}}_${id}", "a${id}b${other}", "x${shard(3)}:${other}-${id}", "q{${id}}")
 
@@ -31,17 +32,18 @@ def spec_of(kind: str, key: str, on_null: str = "skip", **more: Any) -> DatasetS
     return parse_spec(document, "a test's spec")
 
 
-def encode(spec: DatasetSpec, columns: dict[str, pa.Array]) -> tuple[list[tuple[int, bytes, bytes]], int]:
+def encode(spec: DatasetSpec, columns: dict[str, pa.Array]) -> tuple[list[tuple[bytes, ...]], int]:
+    """Internal key, element where there is one, and value of every row; and how many were skipped."""
     table = pa.RecordBatch.from_pydict(columns)
-    result = Encoder(spec, value_columns(spec, table.schema.names), PARTITIONS, BUILT_AT_MS).encode(table)
+    result = Encoder(spec, value_columns(spec, table.schema.names), RowSchema(spec.has_elements), BUILT_AT_MS).encode(table)
     assert result.rows == table.num_rows
     rows = list(zip(*(column.to_pylist() for column in result.batch.columns), strict=True))
     assert len(rows) == table.num_rows - result.skipped
     return rows, result.skipped
 
 
-def placed(key: bytes, value: bytes) -> tuple[int, bytes, bytes]:
-    return key_slot(key) * PARTITIONS // SLOT_COUNT, meta_key(key), value
+def made(key: bytes, *rest: bytes) -> tuple[bytes, ...]:
+    return meta_key(key), *rest
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -59,7 +61,7 @@ def test_hashes_are_what_the_contract_says(rows: list[tuple[str, str, str | None
         texts = {"id": row[0].encode(), "other": row[1].encode()}
         pairs = [(name, str(value).encode()) for name, value in ((b"name", row[2]), (b"count", row[3])) if value is not None]
         if pairs:
-            expected.append(placed(Template.parse(key).render(texts), encode_hash(pairs)))
+            expected.append(made(Template.parse(key).render(texts), encode_hash(pairs)))
     assert encode(spec, columns) == (expected, len(rows) - len(expected))
 
 
@@ -68,7 +70,7 @@ def test_hashes_are_what_the_contract_says(rows: list[tuple[str, str, str | None
 def test_strings_are_the_bytes_of_their_column(rows: list[tuple[str | None, bytes | None]], key: str) -> None:
     columns = {"id": pa.array([row[0] for row in rows], pa.string()), "raw": pa.array([row[1] for row in rows], pa.binary())}
     expected = [
-        placed(Template.parse(key).render({"id": name.encode()}), encode_string(raw))
+        made(Template.parse(key).render({"id": name.encode()}), encode_string(raw))
         for name, raw in rows
         if name is not None and raw is not None
     ]
@@ -77,13 +79,13 @@ def test_strings_are_the_bytes_of_their_column(rows: list[tuple[str | None, byte
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(texts, st.none() | st.floats(allow_nan=False)), min_size=1, max_size=30))
-def test_members_carry_their_rank(rows: list[tuple[str, float | None]]) -> None:
+def test_members_carry_their_score(rows: list[tuple[str, float | None]]) -> None:
     columns = {
         "id": pa.array(["k"] * len(rows)),
         "name": pa.array([row[0] for row in rows]),
         "score": pa.array([row[1] for row in rows], pa.float64()),
     }
-    expected = [placed(b"z:k", sortable_score(score) + f"m/{name}".encode()) for name, score in rows if score is not None]
+    expected = [made(b"z:k", f"m/{name}".encode(), sortable_score(score)) for name, score in rows if score is not None]
     spec = spec_of("zset", "z:${id}", zset={"member": "m/${name}", "score": "score"})
     assert encode(spec, columns) == (expected, len(rows) - len(expected))
 
@@ -119,7 +121,7 @@ GOLDEN = [
 @pytest.mark.parametrize(("column", "text"), GOLDEN)
 def test_text_forms_stay_what_docs_types_md_says(column: pa.Array, text: bytes) -> None:
     rows, _ = encode(spec_of("hash", "p:${id}"), {"id": pa.array(["1"]), "x": column})
-    assert rows == [placed(b"p:1", encode_hash([(b"x", text)]))]
+    assert rows == [made(b"p:1", encode_hash([(b"x", text)]))]
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.date32()])
@@ -140,7 +142,7 @@ def test_a_double_reads_back_as_the_same_double() -> None:
     @given(st.floats(allow_nan=False, allow_infinity=False))
     def check(number: float) -> None:
         rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}), {"id": pa.array(["1"]), "x": pa.array([number])})
-        assert float(rows[0][2][2:]) == number
+        assert float(rows[0][1][2:]) == number
 
     check()
 
@@ -165,7 +167,7 @@ def test_nan_has_no_rank() -> None:
 def test_a_decimal_score_is_a_number() -> None:
     columns = {"id": pa.array(["1"]), "score": pa.array([Decimal("12.50")]), "name": pa.array(["a"])}
     rows, _ = encode(spec_of("zset", "z:${id}", zset={"member": "${name}", "score": "score"}), columns)
-    assert rows[0][2] == sortable_score(float(Decimal("12.50"))) + b"a"
+    assert rows == [made(b"z:1", b"a", sortable_score(float(Decimal("12.50"))))]
 
 
 def test_an_absurd_key_is_refused() -> None:
@@ -182,7 +184,7 @@ def test_a_literal_hash_tag_gives_one_slot(key: str, tag: bytes | None) -> None:
 
 def test_a_constant_time_to_live_counts_from_the_build() -> None:
     rows, _ = encode(spec_of("hash", "p:${id}", ttl={"seconds": 60}), {"id": pa.array(["1"]), "x": pa.array(["a"])})
-    assert rows == [placed(b"p:1", encode_hash([(b"x", b"a")], BUILT_AT_MS + 60_000))]
+    assert rows == [made(b"p:1", encode_hash([(b"x", b"a")], BUILT_AT_MS + 60_000))]
 
 
 def test_a_moment_before_1970_has_passed() -> None:
@@ -192,13 +194,53 @@ def test_a_moment_before_1970_has_passed() -> None:
         "until": pa.array([dt.datetime(1900, 1, 1, tzinfo=dt.UTC)], pa.timestamp("us", "UTC")),
     }
     rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}, ttl={"at": "until"}), columns)
-    assert rows == [placed(b"p:1", encode_string(b"a", 0))]
+    assert rows == [made(b"p:1", encode_string(b"a", 0))]
 
 
 def test_a_rows_own_moment_is_its_expiry_and_null_means_never() -> None:
     moment = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
     columns = {"id": pa.array(["1", "2"]), "x": pa.array(["a", "b"]), "until": pa.array([moment, None], pa.timestamp("us", "Asia/Tokyo"))}
     rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}, ttl={"at": "until"}), columns)
-    assert rows == [placed(b"p:1", encode_string(b"a", int(moment.timestamp() * 1000))), placed(b"p:2", encode_string(b"b"))]
+    assert rows == [made(b"p:1", encode_string(b"a", int(moment.timestamp() * 1000))), made(b"p:2", encode_string(b"b"))]
     rows, _ = encode(spec_of("hash", "p:${id}", ttl={"at": "until"}), columns)
-    assert rows[0] == placed(b"p:1", encode_hash([(b"x", b"a")], int(moment.timestamp() * 1000)))
+    assert rows[0] == made(b"p:1", encode_hash([(b"x", b"a")], int(moment.timestamp() * 1000)))
+
+
+def test_fields_can_be_renamed() -> None:
+    columns = {"id": pa.array(["1"]), "a": pa.array(["x"]), "b": pa.array([2])}
+    rows, _ = encode(spec_of("hash", "p:${id}", hash={"columns": {"second": "b", "first": "a"}}), columns)
+    assert rows == [made(b"p:1", encode_hash([(b"second", b"2"), (b"first", b"x")]))]
+
+
+def test_a_field_of_every_row_and_a_null_value_leaves_it_out_whatever_the_rule() -> None:
+    columns = {"id": pa.array(["1", "1", "2"]), "name": pa.array(["a", "b", "c"]), "x": pa.array([7, None, 9])}
+    spec = spec_of("hash", "p:${id}", "fail", hash={"field": "f/${name}", "value": "x"})
+    assert encode(spec, columns) == ([made(b"p:1", b"f/a", b"7"), made(b"p:2", b"f/c", b"9")], 1)
+
+
+def test_a_marked_row_keeps_its_key_and_needs_no_value() -> None:
+    columns = {"id": pa.array(["1", "2", "3"]), "x": pa.array(["a", None, "c"]), "gone": pa.array([False, True, None])}
+    rows, skipped = encode(spec_of("string", "p:${id}", "fail", string={"column": "x"}, delete_if="gone"), columns)
+    assert (rows, skipped) == ([made(b"p:1", encode_string(b"a")), (meta_key(b"p:2"), None), made(b"p:3", encode_string(b"c"))], 0)
+    columns = {"id": pa.array(["1", "2"]), "m": pa.array(["a", "b"]), "s": pa.array([1.5, None]), "gone": pa.array([False, True])}
+    rows, _ = encode(spec_of("zset", "z:${id}", "fail", zset={"member": "${m}", "score": "s"}, delete_if="gone"), columns)
+    assert rows == [made(b"z:1", b"a", sortable_score(1.5)), (meta_key(b"z:2"), b"b", None)]
+
+
+def test_seconds_of_a_column_count_from_the_build_and_null_means_never() -> None:
+    columns = {"id": pa.array(["1", "2", "3", "4"]), "x": pa.array(["a"] * 4), "left": pa.array([60, None, -5, 2**62])}
+    rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}, ttl={"seconds_from": "left"}), columns)
+    expiries = [decode_value(value).expiry_ms for _, value in rows]
+    assert expiries == [BUILT_AT_MS + 60_000, None, BUILT_AT_MS, BUILT_AT_MS + (1 << 42) * 1000]
+
+
+@pytest.mark.parametrize("ttl", [None, {"seconds": 60}])
+def test_large_strings_are_compressed_where_it_helps(ttl: dict[str, int] | None) -> None:
+    noise = random.Random(1).randbytes(LZ4_BYTES_MIN)
+    texts = [b"x" * (LZ4_BYTES_MIN - 1), b"x" * LZ4_BYTES_MIN, noise, b"long " * 10_000]
+    columns = {"id": pa.array(["1", "2", "3", "4"]), "x": pa.array(texts, pa.binary())}
+    rows, _ = encode(spec_of("string", "p:${id}", string={"column": "x"}, lz4=True, ttl=ttl), columns)
+    expiry = BUILT_AT_MS + 60_000 if ttl else None
+    assert [decode_value(value) for _, value in rows] == [StringValue(text, expiry) for text in texts]
+    assert [bool(value[1] & Flag.LZ4) for _, value in rows] == [False, True, False, True]
+    assert len(rows[3][1]) < 1000

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.format.errors import CollectionTooLargeError, DuplicateKeyError, IntegrityError, StoreUnavailableError
+from pipeline.format.errors import DuplicateKeyError, IntegrityError, StoreUnavailableError
 from pipeline.format.keys import meta_key, sortable_score
-from pipeline.format.slots import even_ranges
-from pipeline.format.values import PACKED_BYTES_MAX, PACKED_ENTRIES_MAX, encode_string
-from udtf.encode import ENCODED_SCHEMA
-from udtf.partition import Counters, PartitionTask, Written
+from pipeline.format.values import ValueType, encode_string
+from udtf.partition import PartitionTask, Written
+from udtf.placement import Placement
+from udtf.rows import Counters, RowSchema
 from udtf.sst import SstFile
 
 
@@ -35,18 +38,28 @@ class Uploaded:
 
 
 def records(
-    kind: str, rows: list[tuple[bytes, bytes]], uploaded: Uploaded | None = None, file_raw_bytes: int = 1 << 20, batches: int = 1
+    kind: str,
+    rows: Sequence[tuple[bytes | None, ...]],
+    uploaded: Uploaded | None = None,
+    *,
+    batches: int = 1,
+    last: bool = False,
+    **more: Any,
 ) -> list[Written]:
+    """What a task makes of sorted rows: (internal key, value), or (internal key, element, value)."""
     store = uploaded or Uploaded()
-    task = PartitionTask(
-        "s3://nowhere/at-all", "d", "2026-11-22", "b", kind, tuple(even_ranges(1)), 0, None, file_raw_bytes, open_store=lambda _: store
-    )
-    keys, values = zip(*rows, strict=True)
-    batch = pa.RecordBatch.from_arrays(
-        [pa.array([0] * len(rows), pa.int32()), pa.array(keys, pa.binary()), pa.array(values, pa.binary())], schema=ENCODED_SCHEMA
-    )
+    placement = Placement(ValueType[kind.upper()], 1)
+    task = PartitionTask("s3://nowhere/at-all", "d", "2026-11-22", "b", placement, last=last, open_store=lambda _: store, **more)
+    schema = RowSchema(elements=len(rows[0]) == 3).placed_arrow
+    arrays = [pa.array(column, one.type) for column, one in zip(zip(*((0, *row) for row in rows), strict=True), schema, strict=True)]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
     size = -(-len(rows) // batches)
     return list(task.records([batch.slice(start, size) for start in range(0, len(rows), size)]))
+
+
+def folded(written: list[Written]) -> tuple[int, int, int]:
+    (one,) = [one.folded for one in written if one.folded]
+    return one.stored, one.duplicates, one.deleted
 
 
 def test_counters_come_first_and_need_no_file() -> None:
@@ -68,25 +81,36 @@ def test_a_key_that_two_rows_give_is_named() -> None:
     assert failed.failure["fields"] == {"keys": ["p:1"]}
 
 
-def test_a_member_that_two_rows_give_is_named() -> None:
-    ranks = [sortable_score(1.0) + b"m", sortable_score(2.0) + b"m"]
-    (failed,) = records("zset", [(meta_key(b"z:1"), rank) for rank in ranks])
+@pytest.mark.parametrize("kind", ["zset", "hash"])
+def test_an_element_that_two_rows_give_is_named(kind: str) -> None:
+    (failed,) = records(kind, [(meta_key(b"z:1"), b"m", sortable_score(score)) for score in (1.0, 2.0)])
     assert failed.failure is not None
-    assert failed.failure["fields"] == {"key": "z:1", "member": "m"}
+    assert failed.failure["fields"] == {"key": "z:1", "element": "m"}
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_of_several_rows_the_last_one_stands_and_a_delete_takes_the_key(batches: int) -> None:
+    rows = [(b"p:1", b"old"), (b"p:1", b"new"), (b"p:2", b"x"), (b"p:2", None), (b"p:3", b"y")]
+    entries = [(meta_key(key), value and encode_string(value)) for key, value in rows]
+    written = records("string", sorted(entries, key=itemgetter(0)), batches=batches, last=True)
+    assert folded(written) == (2, 2, 1)
+    members = [(b"a", None), (b"a", sortable_score(1)), (b"b", sortable_score(2)), (b"b", None)]
+    written = records("zset", [(meta_key(b"z:1"), *one) for one in members], batches=batches, last=True)
+    assert folded(written) == (1, 2, 1)
 
 
 def test_keys_that_do_not_grow_are_never_swallowed(tmp_path: Path) -> None:
     file = SstFile(tmp_path / "x.sst")
-    file.add([b"b"], [b"1"])
+    file.add([b"b"], [b"1"], 0)
     with pytest.raises(IntegrityError, match=r"x\.sst"):
-        file.add([b"a"], [b"2"])
+        file.add([b"a"], [b"2"], 0)
 
 
 def test_a_file_is_read_back_before_it_counts(tmp_path: Path) -> None:
     file = SstFile(tmp_path / "x.sst")
-    file.add([b"a", b"b"], [b"1", b"2"])
+    file.add([b"a", b"b"], [b"1", b"2"], 1)
     facts = file.finish()
-    assert (facts.smallest, facts.largest, facts.entries, facts.bytes) == (b"a", b"b", 2, facts.path.stat().st_size)
+    assert (facts.smallest, facts.largest, facts.keys, facts.entries, facts.bytes) == (b"a", b"b", 1, 2, facts.path.stat().st_size)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.sst"]
 
 
@@ -98,26 +122,15 @@ def test_files_are_cut_between_keys_at_the_target_size_and_no_local_file_stays()
     assert len(files) == len(uploaded.files) == 1000 * (len(rows[0][0]) + 102) // 20_000
     assert all(before.largest < after.smallest for before, after in pairwise(files))
     assert {file.object_key: file.bytes for file in files} == uploaded.files
-    assert (sum(file.keys for file in files), sum(one.rows for one in written)) == (1000, 1000)
-    assert all(2 <= len(one.samples) <= 4 for one in written)
+    assert (sum(file.keys for file in files), folded(written)) == (1000, (1000, 0, 0))
+    assert all(2 <= len(one.samples) <= 4 for one in written if one.file)
     assert not any(folder.exists() for folder in uploaded.folders)
 
 
-def test_a_sorted_set_is_never_cut() -> None:
-    rows = [(meta_key(b"z:%d" % one), sortable_score(float(score)) + b"m%03d" % score) for one in range(3) for score in range(100)]
+def test_small_collections_are_one_entry_each() -> None:
+    rows = [(meta_key(b"z:%d" % one), b"m%03d" % member, sortable_score(-member)) for one in range(3) for member in range(100)]
     written = records("zset", sorted(rows), file_raw_bytes=1, batches=7)
-    assert [(one.file.keys, one.rows) for one in written if one.file] == [(1, 100)] * 3
-
-
-@pytest.mark.parametrize(
-    ("members", "length"),
-    [(PACKED_ENTRIES_MAX + 1, 8), (3, PACKED_BYTES_MAX // 2), (62_500, 250)],  # the last one fits but for its lengths and offsets
-)
-def test_a_sorted_set_beyond_the_packed_limits_is_refused_by_name(members: int, length: int) -> None:
-    rows = [(meta_key(b"z:big"), sortable_score(1.0) + b"%0*d" % (length, one)) for one in range(members)]
-    (failed,) = records("zset", rows)
-    assert failed.failure is not None
-    assert (failed.failure["error"], failed.failure["fields"]) == (CollectionTooLargeError.__name__, {"key": "z:big"})
+    assert (sum(one.file.keys for one in written if one.file), folded(written)) == (3, (300, 0, 0))
 
 
 def test_a_key_that_two_batches_give_is_named() -> None:

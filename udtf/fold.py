@@ -1,0 +1,209 @@
+"""A task's sorted rows become entries in the order of their internal keys.
+
+Rules:
+- Rows come sorted by `RowSchema.sort_columns`. Entries leave strictly growing; whoever writes them may cut anywhere.
+- Several rows for the same are an error that names some, or the last one stands and the others are counted: the spec's on_duplicate.
+- A collection made of rows is packed while it is small (`values.SMALL_*`). A larger one is never held in memory: its elements go to a
+  scratch database, from which they come back in order when the metas of their slot are through.
+- Rows whose value is NULL are deletes: they settle duplicates, and then go, since a version stands for the whole dataset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import merge
+from itertools import chain, groupby, islice, pairwise
+from operator import itemgetter
+
+from pipeline.format.errors import DuplicateKeyError
+from pipeline.format.keys import KIND_AT, Kind, element_head, parse_key, parse_sortable_score
+from pipeline.format.values import (
+    SMALL_BYTES_MAX,
+    SMALL_ENTRIES_MAX,
+    ValueType,
+    element_score,
+    encode_big,
+    encode_hash,
+    encode_zset,
+)
+from udtf.rocks import Scratch
+
+BATCH_ENTRIES = 1024  # entries handed on together: enough that the hand-over costs nothing, few enough for memory
+NAMED_MAX = 5  # duplicates that an error names
+
+
+Chunk = tuple[list[bytes], list[bytes | None]]
+"""Rows of one value each, in order: internal keys and meta values."""
+
+Element = tuple[bytes, bytes, bytes | None]
+"""A row that is an element: internal key, field or member, value."""
+
+Entry = tuple[bytes, bytes]
+Entries = tuple[list[bytes], list[bytes]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a task's rows, and how many elements of split keys were written, by user key: fields or members, and ranks."""
+
+    stored: int = 0
+    duplicates: int = 0
+    deleted: int = 0
+    split: Counter[bytes] = field(default_factory=Counter)
+    split_ranks: Counter[bytes] = field(default_factory=Counter)
+
+
+def fold_rows(chunks: Iterable[Chunk], tally: Tally, *, last: bool) -> Iterator[Entries]:
+    """Rows that make a key each."""
+    for keys, values in _settled(chunks, tally) if last else _unique(chunks):
+        kept = keys if None not in values else [key for key, value in zip(keys, values, strict=True) if value is not None]
+        written = [value for value in values if value is not None]
+        tally.stored += len(kept)
+        tally.deleted += len(keys) - len(kept)
+        if kept:
+            yield kept, written
+
+
+def _unique(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    before = b""
+    for keys, values in chunks:
+        if keys[0] == before or len(set(keys)) != len(keys):
+            raise _duplicate_keys([before, *keys])
+        before = keys[-1]
+        yield keys, values
+
+
+def _settled(chunks: Iterable[Chunk], tally: Tally) -> Iterator[Chunk]:
+    """Of equal keys the last one; the end of a chunk waits for the next one."""
+    held: Chunk = ([], [])
+    for more_keys, more_values in chunks:
+        keys, values = held[0] + more_keys, held[1] + more_values
+        final = [at for at in range(len(keys) - 1) if keys[at] != keys[at + 1]]
+        tally.duplicates += len(keys) - 1 - len(final)
+        held = (keys[-1:], values[-1:])
+        if final:
+            yield [keys[at] for at in final], [values[at] for at in final]
+    if held[0]:
+        yield held
+
+
+class ElementFold:
+    """Rows that are elements of their keys: a sorted set's members, or a hash's fields."""
+
+    def __init__(self, kind: ValueType, expiry_ms: int | None, version: int, scratch: Scratch, tally: Tally) -> None:
+        self._kind = kind
+        self._expiry_ms = expiry_ms
+        self._version = version
+        self._scratch = scratch
+        self._tally = tally
+
+    def entries(self, rows: Iterable[Element], *, last: bool) -> Iterator[Entries]:
+        """All entries of a task, in batches."""
+        single = self._entries(self._settled(rows) if last else self._unique(rows))
+        while batch := list(islice(single, BATCH_ENTRIES)):
+            keys, values = zip(*batch, strict=True)
+            yield list(keys), list(values)
+
+    def _entries(self, rows: Iterable[Element]) -> Iterator[Entry]:
+        stored = (row for row in rows if self._is_stored(row))
+        for start, in_slot in groupby(stored, key=lambda row: row[0][:KIND_AT]):
+            for is_meta, some in groupby(in_slot, key=lambda row: row[0][KIND_AT] == Kind.META):
+                if is_meta:
+                    for meta, elements in groupby(some, key=itemgetter(0)):
+                        yield self._collection(meta, elements)
+                else:
+                    yield from merge(self._scratch.entries_of(start), map(self._counted, some), key=itemgetter(0))
+                    break
+            else:
+                yield from self._scratch.entries_of(start)
+
+    def _is_stored(self, row: Element) -> bool:
+        if row[2] is None:
+            self._tally.deleted += 1
+            return False
+        return True
+
+    def _collection(self, meta: bytes, rows: Iterable[Element]) -> Entry:
+        """One key: packed, or its elements on the way to the scratch database."""
+        elements = ((element, value or b"") for _, element, value in rows)
+        first: list[Entry] = []
+        size = 0
+        for one in elements:
+            first.append(one)
+            size += len(one[0]) + len(one[1])
+            if len(first) > SMALL_ENTRIES_MAX or size > SMALL_BYTES_MAX:
+                return meta, self._spread(meta, chain(first, elements))
+        self._tally.stored += len(first)
+        if self._kind is ValueType.HASH:
+            return meta, encode_hash(first, self._expiry_ms)
+        return meta, encode_zset([(member, parse_sortable_score(score)) for member, score in first], self._expiry_ms)
+
+    def _spread(self, meta: bytes, elements: Iterable[Entry]) -> bytes:
+        parsed = parse_key(meta)
+        if self._kind is ValueType.HASH:
+            head = element_head(Kind.HASH_FIELD, parsed.user_key, self._version, parsed.slot)
+            count = self._scratch.put((head + name, value) for name, value in elements)
+        else:
+            members = element_head(Kind.ZSET_MEMBER, parsed.user_key, self._version, parsed.slot)
+            ranks = element_head(Kind.ZSET_RANK, parsed.user_key, self._version, parsed.slot)
+            both = (
+                entry
+                for member, score in elements
+                for entry in ((members + member, element_score(parse_sortable_score(score))), (ranks + score + member, b""))
+            )
+            count = self._scratch.put(both) // 2
+        self._tally.stored += count
+        return encode_big(self._kind, self._version, count, self._expiry_ms)
+
+    def _counted(self, row: Element) -> Entry:
+        """A row of a split key is an entry already: what is left is to count it."""
+        ikey, _, value = row
+        parsed = parse_key(ikey)
+        if parsed.kind is Kind.ZSET_RANK:
+            self._tally.split_ranks[parsed.user_key] += 1
+        else:
+            self._tally.split[parsed.user_key] += 1
+            self._tally.stored += 1
+        return ikey, value or b""
+
+    def _unique(self, rows: Iterable[Element]) -> Iterator[Element]:
+        before: Element = (b"", b"", b"")
+        for row in rows:
+            if row[0] == before[0] and row[1] == before[1]:
+                raise _duplicate_element(row)
+            before = row
+            yield row
+
+    def _settled(self, rows: Iterable[Element]) -> Iterator[Element]:
+        held: Element | None = None
+        for row in rows:
+            if held and held[:2] == row[:2]:
+                self._tally.duplicates += 1
+            elif held:
+                yield held
+            held = row
+        if held:
+            yield held
+
+
+def _duplicate_keys(keys: list[bytes]) -> DuplicateKeyError:
+    twice = sorted({parse_key(one).user_key.decode(errors="backslashreplace") for one, after in pairwise(keys) if one == after})
+    shown = ", ".join(twice[:NAMED_MAX])
+    message = (
+        f"several rows give the same key, for instance {shown}: make the key template unique per row, deduplicate the table, "
+        f"or set on_duplicate: {{last_by: column}}"
+    )
+    return DuplicateKeyError(message, keys=twice[:NAMED_MAX])
+
+
+def _duplicate_element(row: Element) -> DuplicateKeyError:
+    parsed = parse_key(row[0])
+    name = parsed.user_key.decode(errors="backslashreplace")
+    shown = (row[1] or parsed.detail).decode(errors="backslashreplace")
+    message = (
+        f"several rows give the element {shown} of the key {name}: make its template unique per row, deduplicate the table, "
+        f"or set on_duplicate: {{last_by: column}}"
+    )
+    return DuplicateKeyError(message, key=name, element=shown)

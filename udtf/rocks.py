@@ -1,0 +1,105 @@
+"""RocksDB in the build job: SST files, and databases that live as long as a task. The only module of the job that imports rocksdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    DBCompressionType,
+    IngestExternalFileOptions,
+    Options,
+    Rdict,
+    SstFileWriter,
+    WriteBatch,
+    WriteOptions,
+)
+
+BLOOM_BITS_PER_KEY = 10  # 1 % false positives, RocksDB's usual choice: a read of an absent key touches no data block
+BLOCK_BYTES = 4 << 10  # RocksDB's default; point reads, not scans, are what the shards serve
+SCRATCH_BUFFER_BYTES = 64 << 20  # of a scratch database's entries that wait in memory: what bounds a task whatever a key holds
+BATCH_ENTRIES = 1024  # entries of one write
+
+
+def sst_writer(path: Path) -> SstFileWriter:
+    """A writer of one file, as the shards want it."""
+    table = BlockBasedOptions()
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+    table.set_block_size(BLOCK_BYTES)
+    options = Options(raw_mode=True)
+    options.set_block_based_table_factory(table)
+    # LZ4: a block is unpacked on every read that misses the cache, and LZ4 does it several times faster than zstd for 10-20 % more bytes
+    options.set_compression_type(DBCompressionType.lz4())
+    writer = SstFileWriter(options)
+    writer.open(str(path))
+    return writer
+
+
+def entries_of_sst(link: Path, folder: Path) -> Iterator[tuple[bytes, bytes]]:
+    """All entries of a file. RocksDB has no reader for single files here, so `link`, a hard link that goes, is moved into a database."""
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_disable_auto_compactions(True)
+    database = Rdict(str(folder), options=options)
+    try:
+        moving = IngestExternalFileOptions()
+        moving.set_move_files(True)
+        database.ingest_external_file([str(link)], moving)
+        yield from cast("Iterator[tuple[bytes, bytes]]", iter(database.items()))  # raw mode gives bytes
+    finally:
+        database.close()
+
+
+class Scratch:
+    """A database in which a task keeps what it may not keep in memory, opened when it is first written to. A context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._database: Rdict | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._database is not None:
+            self._database.close()
+            Rdict.destroy(str(self._folder))
+
+    def put(self, entries: Iterable[tuple[bytes, bytes]]) -> int:
+        """Keep entries; how many there were."""
+        database = self._opened()
+        count = 0
+        batch = WriteBatch(raw_mode=True)
+        for key, value in entries:
+            batch.put(key, value)
+            count += 1
+            if count % BATCH_ENTRIES == 0:
+                database.write(batch, self._unlogged)
+                batch = WriteBatch(raw_mode=True)
+        database.write(batch, self._unlogged)
+        return count
+
+    def entries_of(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The entries whose keys begin with `start`, in order."""
+        if self._database is None:
+            return
+        for key, value in cast("Iterator[tuple[bytes, bytes]]", self._database.items(from_key=cast("Any", start))):
+            if not key.startswith(start):
+                return
+            yield key, value
+
+    def _opened(self) -> Rdict:
+        if self._database is None:
+            options = Options(raw_mode=True)
+            options.create_if_missing(True)
+            options.set_write_buffer_size(SCRATCH_BUFFER_BYTES)
+            options.set_disable_auto_compactions(True)  # read once: merging files first would cost more
+            options.set_compression_type(DBCompressionType.lz4())
+            self._database = Rdict(str(self._folder), options=options, access_type=AccessType.read_write())
+            self._unlogged = WriteOptions()
+            self._unlogged.disable_wal(True)
+        return self._database
