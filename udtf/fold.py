@@ -14,8 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import chain, groupby, islice, pairwise
+from itertools import chain, groupby, islice
 from operator import itemgetter
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.format.errors import DuplicateKeyError
 from pipeline.format.keys import KIND_AT, Kind, element_head, parse_key, parse_sortable_score
@@ -28,20 +31,20 @@ from pipeline.format.values import (
     encode_hash,
     encode_zset,
 )
+from udtf.entries import EntryBatch
 from udtf.rocks import Scratch
 
-BATCH_ENTRIES = 1024  # entries handed on together: enough that the hand-over costs nothing, few enough for memory
+BATCH_ENTRIES = 4096  # elements handed on together: enough that the hand-over costs nothing, few enough for memory
 NAMED_MAX = 5  # duplicates that an error names
 
 
-Chunk = tuple[list[bytes], list[bytes | None]]
-"""Rows of one value each, in order: internal keys and meta values."""
+Chunk = tuple[pa.Array, pa.Array]
+"""Rows of one value each, in order: internal keys and meta values, NULL for deletes."""
 
 Element = tuple[bytes, bytes, bytes | None]
 """A row that is an element: internal key, field or member, value."""
 
 Entry = tuple[bytes, bytes]
-Entries = tuple[list[bytes], list[bytes]]
 
 
 @dataclass(slots=True)
@@ -55,38 +58,46 @@ class Tally:
     split_ranks: Counter[bytes] = field(default_factory=Counter)
 
 
-def fold_rows(chunks: Iterable[Chunk], tally: Tally, *, last: bool) -> Iterator[Entries]:
+def fold_rows(chunks: Iterable[Chunk], tally: Tally, *, last: bool) -> Iterator[EntryBatch]:
     """Rows that make a key each."""
     for keys, values in _settled(chunks, tally) if last else _unique(chunks):
-        kept = keys if None not in values else [key for key, value in zip(keys, values, strict=True) if value is not None]
-        written = [value for value in values if value is not None]
-        tally.stored += len(kept)
-        tally.deleted += len(keys) - len(kept)
-        if kept:
-            yield kept, written
+        tally.deleted += values.null_count
+        tally.stored += len(keys) - values.null_count
+        if not values.null_count:
+            yield EntryBatch(keys, values)
+        elif values.null_count < len(keys):
+            yield EntryBatch(keys.filter(values.is_valid()), values.drop_null())
 
 
 def _unique(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    before = b""
+    before = pa.array([None], pa.binary())
     for keys, values in chunks:
-        if keys[0] == before or len(set(keys)) != len(keys):
-            raise _duplicate_keys([before, *keys])
-        before = keys[-1]
+        run = pa.concat_arrays([before, keys])
+        if pc.any(_same_as_next(run)).as_py():
+            raise _duplicate_keys(run)
+        before = keys.slice(len(keys) - 1)
         yield keys, values
 
 
 def _settled(chunks: Iterable[Chunk], tally: Tally) -> Iterator[Chunk]:
     """Of equal keys the last one; the end of a chunk waits for the next one."""
-    held: Chunk = ([], [])
+    held: Chunk = (pa.array([], pa.binary()), pa.array([], pa.binary()))
     for more_keys, more_values in chunks:
-        keys, values = held[0] + more_keys, held[1] + more_values
-        final = [at for at in range(len(keys) - 1) if keys[at] != keys[at + 1]]
-        tally.duplicates += len(keys) - 1 - len(final)
-        held = (keys[-1:], values[-1:])
-        if final:
-            yield [keys[at] for at in final], [values[at] for at in final]
-    if held[0]:
+        keys, values = pa.concat_arrays([held[0], more_keys]), pa.concat_arrays([held[1], more_values])
+        final = pc.invert(_same_as_next(keys))
+        end = len(keys) - 1
+        held = (keys.slice(end), values.slice(end))
+        stands = keys.slice(0, end).filter(final)
+        tally.duplicates += end - len(stands)
+        if len(stands):
+            yield stands, values.slice(0, end).filter(final)
+    if len(held[0]):
         yield held
+
+
+def _same_as_next(keys: pa.Array) -> pa.Array:
+    """For every key but the last one, whether the next one equals it."""
+    return pc.equal(keys.slice(0, len(keys) - 1), keys.slice(1))
 
 
 class ElementFold:
@@ -99,12 +110,11 @@ class ElementFold:
         self._scratch = scratch
         self._tally = tally
 
-    def entries(self, rows: Iterable[Element], *, last: bool) -> Iterator[Entries]:
+    def entries(self, rows: Iterable[Element], *, last: bool) -> Iterator[EntryBatch]:
         """All entries of a task, in batches."""
         single = self._entries(self._settled(rows) if last else self._unique(rows))
         while batch := list(islice(single, BATCH_ENTRIES)):
-            keys, values = zip(*batch, strict=True)
-            yield list(keys), list(values)
+            yield EntryBatch.of(*zip(*batch, strict=True))
 
     def _entries(self, rows: Iterable[Element]) -> Iterator[Entry]:
         stored = (row for row in rows if self._is_stored(row))
@@ -188,8 +198,9 @@ class ElementFold:
             yield held
 
 
-def _duplicate_keys(keys: list[bytes]) -> DuplicateKeyError:
-    twice = sorted({parse_key(one).user_key.decode(errors="backslashreplace") for one, after in pairwise(keys) if one == after})
+def _duplicate_keys(keys: pa.Array) -> DuplicateKeyError:
+    again = keys.slice(1).filter(_same_as_next(keys)).unique()
+    twice = sorted(parse_key(one).user_key.decode(errors="backslashreplace") for one in again.to_pylist())
     shown = ", ".join(twice[:NAMED_MAX])
     message = (
         f"several rows give the same key, for instance {shown}: make the key template unique per row, deduplicate the table, "

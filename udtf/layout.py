@@ -43,3 +43,8 @@ def ragged(values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> pa.Array:
 def decimal_lengths(column: pa.Array) -> pa.Array:
     """The length of every value, as decimal text."""
     return pc.binary_length(column).cast(pa.string()).cast(pa.binary())
+
+
+def offsets_of(column: pa.Array) -> npt.NDArray[np.int32]:
+    """Where each value of a binary column begins in its data, and where the last one ends."""
+    return np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]

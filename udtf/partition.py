@@ -16,24 +16,25 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 
 from pipeline.format.errors import DataError, RedkvError
-from pipeline.format.keys import KIND_AT, Kind, parse_key
+from pipeline.format.keys import parse_key
 from pipeline.format.layout import sst_key
 from pipeline.format.manifest import ManifestFile, ManifestSample
 from pipeline.format.records import HexBytes, Record
 from pipeline.format.slots import SlotRange
 from pipeline.format.values import Flag, canonical_reply, expiry_ms
 from pipeline.store import ObjectStore
-from udtf.fold import ElementFold, Entries, Tally, fold_rows
+from udtf.entries import EntryBatch
+from udtf.fold import Chunk, ElementFold, Tally, fold_rows
 from udtf.placement import Placement
 from udtf.rocks import Scratch
 from udtf.rows import COUNTER_KEY, ELEMENT, IKEY, PARTITION, VALUE, Counters
@@ -72,8 +73,6 @@ class Written(Record):
     folded: Folded | None = None
     failure: dict[str, object] | None = None
 
-
-_KIND = itemgetter(KIND_AT)
 
 WRITTEN_DDL = "written string"
 WRITTEN_SCHEMA = pa.schema([("written", pa.string())])
@@ -133,23 +132,23 @@ class PartitionTask:
                 yield self.upload(store, cut, sst_key(self.dataset, self.version, self.build_id, task, attempt, index))
         yield Written(folded=_folded(task, tally))
 
-    def _entries(self, rows: _Rows, tally: Tally, scratch: Scratch) -> Iterator[Entries]:
+    def _entries(self, rows: _Rows, tally: Tally, scratch: Scratch) -> Iterator[EntryBatch]:
         if not rows.elements:
             return fold_rows(rows.chunks(), tally, last=self.last)
         fold = ElementFold(self.placement.kind, self.expiry_ms, self.placement.version, scratch, tally)
         return fold.entries(rows.element_rows(), last=self.last)
 
-    def _cuts(self, entries: Iterable[Entries], folder: Path) -> Iterator[Cut]:
+    def _cuts(self, entries: Iterable[EntryBatch], folder: Path) -> Iterator[Cut]:
         """Entries as files; each is handed out full, before the next one is opened."""
         fences = self.placement.fences
         cut: Cut | None = None
-        for keys, values in entries:
-            for first, end in _between(fences, keys):
-                if cut and (cut.file.raw_bytes >= self.file_raw_bytes or _is_between(fences, cut.last, keys[first])):
+        for batch in entries:
+            for part in _between(fences, batch):
+                if cut and (cut.file.raw_bytes >= self.file_raw_bytes or _is_between(fences, cut.file.largest, part.smallest)):
                     yield cut
                     cut = None
                 cut = cut or Cut(SstFile(folder / f"{uuid4().hex}.sst"))
-                cut.add(keys[first:end], values[first:end])
+                cut.add(part)
         if cut is not None:
             yield cut
 
@@ -162,15 +161,17 @@ class PartitionTask:
         return Written(file=_manifest_file(facts, key), samples=tuple(cut.samples))
 
 
-def _between(fences: Sequence[bytes], keys: list[bytes]) -> Iterator[tuple[int, int]]:
-    """Where sorted keys are cut so that no part reaches over a fence: first and end of each."""
+def _between(fences: Sequence[bytes], batch: EntryBatch) -> Iterator[EntryBatch]:
+    """Entries cut so that no part reaches over a fence."""
     first = 0
-    for fence in fences[bisect_right(fences, keys[0]) : bisect_right(fences, keys[-1])]:
+    inside = fences[bisect_right(fences, batch.smallest) : bisect_right(fences, batch.largest)]
+    keys = batch.keys.to_pylist() if inside else []
+    for fence in inside:
         end = bisect_left(keys, fence)
         if end > first:
-            yield first, end
+            yield batch.slice(first, end)
             first = end
-    yield first, len(keys)
+    yield batch.slice(first, len(batch))
 
 
 def _is_between(fences: Sequence[bytes], one: bytes, other: bytes) -> bool:
@@ -183,15 +184,15 @@ class Cut:
 
     file: SstFile
     samples: list[ManifestSample] = field(default_factory=list)
-    last: bytes = b""
 
-    def add(self, keys: list[bytes], values: list[bytes]) -> None:
+    def add(self, entries: EntryBatch) -> None:
         """Append entries."""
-        self.file.add(keys, values, list(map(_KIND, keys)).count(Kind.META))
-        self.last = keys[-1]
-        for at in range(0, len(keys), max(1, len(keys) // SAMPLES_PER_FILE)):
-            if len(self.samples) < SAMPLES_PER_FILE and keys[at][KIND_AT] == Kind.META and not values[at][1] & Flag.BIG:
-                self.samples.append(_sample(keys[at], values[at]))
+        self.file.add(entries)
+        metas = np.flatnonzero(entries.is_meta)
+        for at in metas[:: max(1, len(metas) // SAMPLES_PER_FILE)]:
+            key, value = entries.keys[int(at)].as_py(), entries.values[int(at)].as_py()
+            if len(self.samples) < SAMPLES_PER_FILE and not value[1] & Flag.BIG:
+                self.samples.append(_sample(key, value))
 
 
 def _sample(key: bytes, value: bytes) -> ManifestSample:
@@ -244,10 +245,10 @@ class _Rows:
                 self._rest = [batch.slice(taken)]
                 return
 
-    def chunks(self) -> Iterator[tuple[list[bytes], list[bytes | None]]]:
+    def chunks(self) -> Iterator[Chunk]:
         """Rows of one value each."""
         for batch in self._data():
-            yield batch.column(IKEY).to_pylist(), batch.column(VALUE).to_pylist()
+            yield batch.column(IKEY), batch.column(VALUE)
 
     def element_rows(self) -> Iterator[tuple[bytes, bytes, bytes | None]]:
         """Rows that are elements."""

@@ -39,19 +39,37 @@ def sst_writer(path: Path) -> SstFileWriter:
     return writer
 
 
-def entries_of_sst(link: Path, folder: Path) -> Iterator[tuple[bytes, bytes]]:
-    """All entries of a file. RocksDB has no reader for single files here, so `link`, a hard link that goes, is moved into a database."""
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_disable_auto_compactions(True)
-    database = Rdict(str(folder), options=options)
-    try:
+class SstReader:
+    """One file as RocksDB reads it: which keys it has, and its entries in order. A context manager.
+
+    RocksDB has no reader for single files here, so `link`, a hard link that goes, is moved into a database of its own in `folder`.
+    """
+
+    def __init__(self, link: Path, folder: Path) -> None:
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_disable_auto_compactions(True)
+        self._database = Rdict(str(folder), options=options)
         moving = IngestExternalFileOptions()
         moving.set_move_files(True)
-        database.ingest_external_file([str(link)], moving)
-        yield from cast("Iterator[tuple[bytes, bytes]]", iter(database.items()))  # raw mode gives bytes
-    finally:
-        database.close()
+        try:
+            self._database.ingest_external_file([str(link)], moving)
+            (file,) = self._database.live_files()
+        except BaseException:
+            self._database.close()
+            raise
+        self.smallest, self.largest = cast("tuple[bytes, bytes]", (file["start_key"], file["end_key"]))
+        self.entries = cast("int", file["num_entries"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._database.close()
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries; block checksums are verified."""
+        return cast("Iterator[tuple[bytes, bytes]]", iter(self._database.items()))  # raw mode gives bytes
 
 
 class Scratch:

@@ -15,6 +15,7 @@ from pipeline.format.errors import CountMismatchError
 from pipeline.format.keys import meta_key
 from pipeline.format.layout import sst_key
 from pipeline.format.values import ValueType, encode_big
+from udtf.entries import EntryBatch
 from udtf.partition import Cut, Folded, PartitionTask, Written
 from udtf.sst import SstFile
 
@@ -41,5 +42,5 @@ def split_metas(task: PartitionTask, folded: Iterable[Folded]) -> Iterator[Writt
                 message = f"the sorted set {name} has {count} members, but {ranks[user_key]} ranks: no manifest is written; build again"
                 raise CountMismatchError(message, key=name, members=count, ranks=ranks[user_key])
             cut = Cut(SstFile(Path(folder) / f"{index}.sst"))
-            cut.add([meta_key(user_key)], [encode_big(kind, task.placement.version, count, task.expiry_ms)])
+            cut.add(EntryBatch.of([meta_key(user_key)], [encode_big(kind, task.placement.version, count, task.expiry_ms)]))
             yield task.upload(store, cut, sst_key(task.dataset, task.version, task.build_id, task.placement.tasks, attempt, index))

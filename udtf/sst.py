@@ -8,17 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.format.digest import ContentDigest
 from pipeline.format.errors import CountMismatchError, IntegrityError
-from udtf.rocks import entries_of_sst, sst_writer
-
-BATCH_ENTRIES = 4096  # entries read back at a time
+from udtf.entries import EntryBatch, data_of
+from udtf.rocks import SstReader, sst_writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +34,33 @@ class FileFacts:
 
 
 class SstFile:
-    """One file while it is written. Keys must grow strictly over all calls of `add`."""
+    """One file while it is written. Keys must grow strictly over all calls of `add`. What it holds stays in memory until it is proven."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.raw_bytes = 0
-        self.entries = 0
-        self.keys = 0
-        self._smallest = b""
-        self._largest = b""
+        self._batches: list[EntryBatch] = []
         self._digest = ContentDigest()
         self._writer = sst_writer(path)
 
-    def add(self, keys: Sequence[bytes], values: Sequence[bytes], metas: int) -> None:
-        """Append entries, `metas` of which are metas.
+    @property
+    def largest(self) -> bytes:
+        """The last key so far."""
+        return self._batches[-1].largest
+
+    def add(self, entries: EntryBatch) -> None:
+        """Append entries.
 
         Raises:
             IntegrityError: RocksDB refused one, most likely because keys do not grow.
         """
         try:
-            deque(map(self._writer.__setitem__, keys, values), maxlen=0)  # the loop runs in C
+            deque(map(self._writer.__setitem__, entries.keys.to_pylist(), entries.values.to_pylist()), maxlen=0)  # the loop runs in C
         except Exception as refused:  # rocksdict raises bare Exception
             raise IntegrityError(f"RocksDB refused an entry of {self.path.name}: {refused}", file=self.path.name) from refused
-        if not self.entries:
-            self._smallest = keys[0]
-        self._largest = keys[-1]
-        self.entries += len(keys)
-        self.keys += metas
-        self.raw_bytes += sum(map(len, keys)) + sum(map(len, values))
-        self._digest.update(keys, values)
+        self._batches.append(entries)
+        self.raw_bytes += entries.raw_bytes
+        self._digest.update_buffers(entries.lengths.tobytes(), data_of(entries.keys), data_of(entries.values))
 
     def finish(self) -> FileFacts:
         """Close the file and read it back.
@@ -75,34 +71,31 @@ class SstFile:
         self._writer.finish()
         facts = FileFacts(
             path=self.path,
-            smallest=self._smallest,
-            largest=self._largest,
-            keys=self.keys,
-            entries=self.entries,
+            smallest=self._batches[0].smallest,
+            largest=self.largest,
+            keys=sum(int(batch.is_meta.sum()) for batch in self._batches),
+            entries=sum(map(len, self._batches)),
             bytes=self.path.stat().st_size,
             sha256=_sha256(self.path),
             content_digest=self._digest.hexdigest(),
         )
-        _read_back(facts)
+        self._read_back(facts)
         return facts
 
-
-def _read_back(facts: FileFacts) -> None:
-    digest, entries = ContentDigest(), 0
-    first = last = b""
-    with TemporaryDirectory(dir=facts.path.parent, prefix="check-") as folder:
-        link = Path(folder) / facts.path.name
-        os.link(facts.path, link)
-        rest = entries_of_sst(link, Path(folder) / "db")
-        while batch := list(islice(rest, BATCH_ENTRIES)):
-            keys, values = zip(*batch, strict=True)
-            digest.update(keys, values)
-            first, last, entries = first or keys[0], keys[-1], entries + len(keys)
-    if entries != facts.entries:
-        message = f"{facts.path.name} reads back {entries} entries, {facts.entries} were written"
-        raise CountMismatchError(message, file=facts.path.name, found=entries, promised=facts.entries)
-    if (first, last, digest.hexdigest()) != (facts.smallest, facts.largest, facts.content_digest):
-        raise IntegrityError(f"{facts.path.name} reads back other entries than were written", file=facts.path.name)
+    def _read_back(self, facts: FileFacts) -> None:
+        with TemporaryDirectory(dir=self.path.parent, prefix="check-") as folder:
+            link = Path(folder) / self.path.name
+            os.link(self.path, link)
+            with SstReader(link, Path(folder) / "db") as reader:
+                if (reader.smallest, reader.largest) != (facts.smallest, facts.largest):
+                    raise IntegrityError(f"{self.path.name} has another first or last key than was written", file=self.path.name)
+                if reader.entries != facts.entries:
+                    message = f"{self.path.name} reads back {reader.entries} entries, {facts.entries} were written"
+                    raise CountMismatchError(message, file=self.path.name, found=reader.entries, promised=facts.entries)
+                entries = reader.items()
+                for batch in self._batches:
+                    if b"".join(chain.from_iterable(islice(entries, len(batch)))) != batch.joined():
+                        raise IntegrityError(f"{self.path.name} reads back other entries than were written", file=self.path.name)
 
 
 def _sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ import pytest
 from pipeline.format.errors import DuplicateKeyError, IntegrityError, StoreUnavailableError
 from pipeline.format.keys import meta_key, sortable_score
 from pipeline.format.values import ValueType, encode_string
+from udtf.entries import EntryBatch
 from udtf.partition import PartitionTask, Written
 from udtf.placement import Placement
 from udtf.rows import Counters, RowSchema
@@ -101,16 +102,22 @@ def test_of_several_rows_the_last_one_stands_and_a_delete_takes_the_key(batches:
 
 def test_keys_that_do_not_grow_are_never_swallowed(tmp_path: Path) -> None:
     file = SstFile(tmp_path / "x.sst")
-    file.add([b"b"], [b"1"], 0)
+    file.add(EntryBatch.of([b"\0\0\2b"], [b"1"]))
     with pytest.raises(IntegrityError, match=r"x\.sst"):
-        file.add([b"a"], [b"2"], 0)
+        file.add(EntryBatch.of([b"\0\0\2a"], [b"2"]))
 
 
 def test_a_file_is_read_back_before_it_counts(tmp_path: Path) -> None:
     file = SstFile(tmp_path / "x.sst")
-    file.add([b"a", b"b"], [b"1", b"2"], 1)
+    file.add(EntryBatch.of([b"\0\0\1a", b"\0\0\2b"], [b"1", b"2"]))
     facts = file.finish()
-    assert (facts.smallest, facts.largest, facts.keys, facts.entries, facts.bytes) == (b"a", b"b", 1, 2, facts.path.stat().st_size)
+    assert (facts.smallest, facts.largest, facts.keys, facts.entries, facts.bytes) == (
+        b"\0\0\1a",
+        b"\0\0\2b",
+        1,
+        2,
+        facts.path.stat().st_size,
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.sst"]
 
 

@@ -22,7 +22,7 @@ from udtf.build import assemble, encode_all
 from udtf.encode import Encoder
 from udtf.partition import PartitionTask, Written
 from udtf.placement import Placement, even_borders
-from udtf.rocks import entries_of_sst
+from udtf.rocks import SstReader
 from udtf.rows import RowSchema
 from udtf.source import value_columns
 from udtf.split import split_metas
@@ -41,7 +41,8 @@ class Kept:
         number = next(_numbers)
         link = self.folder / f"{number}.sst"
         link.hardlink_to(path)
-        self.entries[key] = list(entries_of_sst(link, self.folder / f"{number}.db"))
+        with SstReader(link, self.folder / f"{number}.db") as reader:
+            self.entries[key] = list(reader.items())
 
 
 _numbers = count()
