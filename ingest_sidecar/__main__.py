@@ -1,10 +1,15 @@
-"""`python -m ingest_sidecar --config FILE.toml`: run one sidecar until SIGTERM."""
+"""`python -m ingest_sidecar --config FILE.toml`: run one sidecar until SIGTERM.
+
+Its end waits for nobody: a thread that stands in a read from the store, or in a look at it, is left to the end of the process. Whatever it
+was doing goes on from the last byte next time.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,7 +25,7 @@ from ingest_sidecar.settings import SidecarSettings
 from pipeline.format.errors import RedkvError
 from pipeline.store import ObjectStore
 
-STOP_WAIT_S = 5  # for HTTP answers under way
+STOP_WAIT_S = 5  # for HTTP answers under way, and for work to end in order
 
 
 class _HttpServer(uvicorn.Server):
@@ -39,11 +44,18 @@ def main() -> int:
     try:
         settings = SidecarSettings.from_file(parser.parse_args().config)
         _configure_logs(settings.node)
-        asyncio.run(serve(settings))
+        asyncio.run(_serve_and_leave(settings))
     except RedkvError as failed:
         sys.stderr.write(f"{failed.message}\n")
         return failed.exit_code
     return 0
+
+
+async def _serve_and_leave(settings: SidecarSettings) -> None:
+    await serve(settings)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)  # without this, Python would wait for threads that a silent store holds
 
 
 async def serve(settings: SidecarSettings) -> None:
@@ -65,10 +77,10 @@ async def serve(settings: SidecarSettings) -> None:
     await asyncio.wait({loop, http}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     loop.cancel()
-    results = await asyncio.gather(loop, http, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    ended, _ = await asyncio.wait({loop, http}, timeout=STOP_WAIT_S)
+    for one in ended:
+        if not one.cancelled() and (failed := one.exception()) is not None:
+            raise failed
 
 
 def _configure_logs(node: str) -> None:

@@ -1,11 +1,13 @@
 """What lies on this node's disk: version directories, staged files, leftovers; publishing and removing them durably.
 
-Rules: a directory under `versions/` is whole, because it came there by one rename after everything in it was synced. Everything under
-`making/` and in staging can be removed at any time.
+Rules: a directory under `versions/` is whole, because it came there by one rename after everything in it was synced. One of the same name
+is exchanged with it in the same system call, so that a shard that starts at any instant finds one of them. Everything under `making/` and
+in staging can be removed at any time.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -14,30 +16,62 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.format.admin import VersionIdentity
-from pipeline.format.errors import DiskFullError, IngestProcessError, NodeError
+from pipeline.format.errors import DiskFullError, FormatError, FormatVersionError, IngestProcessError, NodeError
 from pipeline.format.layout import IDENTITY_FILE, NodePaths, ShardPaths
 
 
 def published(paths: ShardPaths, dataset: str, version: str) -> VersionIdentity | None:
-    """What a published version directory says of itself; None if there is none."""
+    """What a published version directory says of itself; None if there is none, or none that can be read: it is made again."""
     identity = paths.version(dataset, version) / IDENTITY_FILE
     if not identity.is_file():
         return None
-    return VersionIdentity.from_json(identity.read_bytes(), str(identity))
+    try:
+        return VersionIdentity.from_json(identity.read_bytes(), str(identity))
+    except FormatVersionError:
+        raise
+    except FormatError:
+        return None
 
 
 def publish(paths: ShardPaths, making: Path, identity: VersionIdentity) -> None:
-    """Make a finished directory visible: sync everything, then one rename. A closed one of that name goes."""
+    """Make a finished directory visible: sync everything, then one rename. One of that name changes places with it, and then goes; a shard
+    that has it open reads on.
+    """
     (making / IDENTITY_FILE).write_bytes(identity.to_json())
     for child in making.iterdir():
         sync(child)
     sync(making)
     final = paths.version(identity.dataset, identity.version)
-    remove_version(paths, identity.dataset, identity.version)
     final.parent.mkdir(parents=True, exist_ok=True)
     sync(final.parent.parent)  # the first version of a dataset made its folder
-    making.rename(final)
+    if final.exists():
+        if not _exchange(making, final):
+            remove_version(paths, identity.dataset, identity.version)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            making.rename(final)
+    else:
+        making.rename(final)
     sync(final.parent)
+    shutil.rmtree(making, ignore_errors=True)  # what stood there before, if anything
+
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})  # an old kernel, or a file system without it
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places, in one step of the file system (Linux); False where that does not exist."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(libc, "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    failed = ctypes.get_errno()
+    if failed in _NO_EXCHANGE:
+        return False
+    raise OSError(failed, os.strerror(failed), str(other))
 
 
 def remove_version(paths: ShardPaths, dataset: str, version: str) -> None:

@@ -79,7 +79,7 @@ async def run_ingest(job: IngestJob, lock: int, seen: EntriesSeen) -> dict[str, 
         limit=LINE_BYTES_MAX,
     )
     assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 -- all three were asked for above
-    log = asyncio.ensure_future(process.stderr.read())
+    log = asyncio.ensure_future(_last_words(process.stderr))
     try:
         with suppress(ConnectionError):  # it died before it had read its job: its exit code tells
             process.stdin.write(job.model_dump_json().encode() + b"\n")
@@ -97,7 +97,7 @@ async def run_ingest(job: IngestJob, lock: int, seen: EntriesSeen) -> dict[str, 
         raise RedkvError.from_json(answer["error"])
     if "held" in answer and process.returncode == 0:
         return {name: VersionIdentity.model_validate(one) for name, one in answer["held"].items()}
-    text = said[-LOG_BYTES_SHOWN:].decode(errors="replace").strip() or "it said nothing"
+    text = said.decode(errors="replace").strip() or "it said nothing"
     message = f"the ingest process of {job.dataset} {job.version} ended with code {process.returncode}: {text}"
     raise IngestProcessError(message, dataset=job.dataset, version=job.version, code=process.returncode)
 
@@ -110,4 +110,12 @@ async def _last_answer(answers: asyncio.StreamReader, seen: EntriesSeen) -> dict
         last = from_json(line)
         if "entries" in last:
             seen(last["entries"])
+    return last
+
+
+async def _last_words(log: asyncio.StreamReader) -> bytes:
+    """The end of what it logs, however much that is."""
+    last = b""
+    while chunk := await log.read(LOG_BYTES_SHOWN):
+        last = (last + chunk)[-LOG_BYTES_SHOWN:]
     return last

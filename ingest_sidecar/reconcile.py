@@ -1,10 +1,8 @@
 """The loop that brings this node to the desired state: level-triggered, all datasets at once.
 
 Rules:
-- Each turn compares what is wanted with what is, and starts what is missing; it never waits for a version's work.
-- One version has one piece of work at a time. Its failure is its own: the others and the loop go on.
-- A fatal failure stands until the version is withdrawn or built anew; a retryable one is repeated with backoff.
-- What the desired state does not name goes (sweep.py), once the work on it has ended.
+- Each turn compares what is wanted with what is, and starts what is missing (work.py); it never waits for a version's work.
+- Work starts first, what nobody wants goes last (sweep.py), and each item's failure is its own: it is told in the status, the turn goes on.
 - One sidecar works on a node: it holds the node's lock, and so does an ingest process that outlives it for a moment.
 """
 
@@ -12,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,19 +20,15 @@ from ingest_sidecar.documents import Documents
 from ingest_sidecar.plan import Slots
 from ingest_sidecar.settings import SidecarSettings
 from ingest_sidecar.shard_client import ShardClient
-from ingest_sidecar.sweep import Key, sweep
+from ingest_sidecar.sweep import sweep
 from ingest_sidecar.version import Node, VersionOnNode
+from ingest_sidecar.work import Following, Key, Work
 from pipeline.format.admin import AdminCommand, ShardStatus
-from pipeline.format.desired import Goal
-from pipeline.format.errors import IllegalTransitionError, IngestProcessError, NodeError, Outcome, RedkvError, ShardUnavailableError
+from pipeline.format.errors import NodeError, RedkvError, ShardUnavailableError
 from pipeline.format.layout import NodePaths
-from pipeline.load.states import Event, State
 from pipeline.load.status import NodeStatus
 from pipeline.store import ObjectStore
 
-BACKOFF_S_MIN = 0.5
-BACKOFF_S_MAX = 30.0
-RETIRE_LOOK_S = 0.1  # between two looks whether the successor is active
 LOCK_LOOK_S = 0.1  # an ingest process ends within milliseconds of its sidecar, unless it stands in a system call
 
 
@@ -48,14 +41,16 @@ class Reconciler:
         self._documents = Documents(store, settings.cluster, self._paths)
         self._clients = {one.name: ShardClient(one) for one in settings.shards}
         self._versions: dict[Key, VersionOnNode] = {}
-        self._work: dict[Key, asyncio.Task[None]] = {}
+        self._woken = asyncio.Event()
+        self._work = Work(self._following, self._ask_shards, self._woken.set)
         self._shards: dict[str, ShardStatus] = {}
         self._error: RedkvError | None = None
-        self._woken = asyncio.Event()
+        self._asked = False  # somebody wants to see what failed tried again
         self._log = structlog.get_logger("ingest_sidecar")
 
     def wake(self) -> None:
-        """Look at the documents now."""
+        """Look at the documents now, and try again what failed."""
+        self._asked = True
         self._woken.set()
 
     def status(self) -> NodeStatus:
@@ -94,9 +89,7 @@ class Reconciler:
                 except TimeoutError:
                     continue
         finally:
-            for task in self._work.values():
-                task.cancel()
-            await asyncio.gather(*self._work.values(), return_exceptions=True)
+            await self._work.stop_all()
             os.close(lock)
 
     async def _locked(self) -> int:
@@ -124,23 +117,29 @@ class Reconciler:
         self._error = failed
 
     async def _turn(self, node: Node) -> None:
-        stale: RedkvError | None = None
+        """One turn: all of it is tried; the first failure is told at the end."""
+        failures: list[RedkvError] = []
+        asked, self._asked = self._asked, False
         try:
             await asyncio.to_thread(self._documents.refresh)
         except RedkvError as failed:
-            stale = failed  # what was followed so far is worked towards all the same
-        owned = self._owned()
-        resting = self._versions.keys() - self._work.keys()  # only these are judged by what the shards say from here on
+            failures.append(failed)  # what was followed so far is worked towards all the same
+        resting = self._versions.keys() - self._work.busy  # only these are judged by what the shards say from here on
         self._shards = await self._ask_shards()
-        if owned:
-            await self._tell_topology(node)
-            await self._forget_unwanted(node)
-            self._start_work(node, owned, resting)
-        if stale is not None:
-            raise stale
+        if self._documents.topology is not None:
+            failures += await self._tell_topology(node)
+            self._forget_unwanted()
+            failures += self._start_work(node, resting, asked=asked)
+            if self._documents.desired is not None:
+                failures += await sweep(node, self._documents.desired, self._shards, lambda: self._work.busy)
         missing = [name for name in self._clients if name not in self._shards]
         if missing:
-            raise ShardUnavailableError(f"shards {', '.join(missing)} of {self._settings.node} do not answer", shards=missing)
+            failures.append(ShardUnavailableError(f"shards {', '.join(missing)} of {self._settings.node} do not answer", shards=missing))
+        if failures:
+            raise failures[0]
+
+    def _following(self) -> Following:
+        return Following(self._documents.memory.desired_epoch, self._owned())
 
     def _owned(self) -> dict[str, Slots]:
         topology = self._documents.topology
@@ -159,127 +158,51 @@ class Reconciler:
         answers = await asyncio.gather(*map(ask, self._clients.values()))
         return {name: answer for name, answer in zip(self._clients, answers, strict=True) if answer is not None}
 
-    async def _tell_topology(self, node: Node) -> None:
-        """Every shard follows the topology that this node follows."""
+    async def _tell_topology(self, node: Node) -> list[RedkvError]:
+        """Every shard follows the topology that this node follows; what went wrong with some of them."""
         topology = self._documents.topology
-        if topology is None:
-            return
+        failures: list[RedkvError] = []
         for name, shard in self._shards.items():
-            if shard.topology_epoch < topology.epoch:
+            if topology is None or shard.topology_epoch >= topology.epoch:
+                continue
+            try:
                 await asyncio.to_thread(write_atomically, node.shard_paths(name).topology, topology.to_json())
                 await self._clients[name].admin(AdminCommand.TOPOLOGY)
+            except RedkvError as failed:
+                failures.append(failed)
+            except OSError as failed:
+                failures.append(disk_failure(failed, f"telling shard {name} the topology"))
+        return failures
 
-    def _start_work(self, node: Node, owned: dict[str, Slots], resting: AbstractSet[Key]) -> None:
+    def _start_work(self, node: Node, resting: AbstractSet[Key], *, asked: bool) -> list[RedkvError]:
         desired = self._documents.desired
-        if desired is None:
-            return
-        for name, dataset in desired.datasets.items():
+        failures: list[RedkvError] = []
+        for name, dataset in desired.datasets.items() if desired else ():
             for wanted in dataset.versions:
                 key = (name, wanted.version)
                 known = self._versions.get(key)
                 if known is not None and known.wanted.build_id != wanted.build_id:
-                    self._stop_work(key)
+                    self._work.forget(key)
                     known = None
                 if known is None:
                     known = self._versions[key] = VersionOnNode(node, name, dataset.prefix, wanted)
                 known.wanted = wanted
-                if key not in self._work:
-                    self._start(key, known, owned, judged=key in resting)
+                if key in self._work:
+                    continue
+                try:
+                    self._work.start(key, known, self._shards, judged=key in resting, asked=asked)
+                except RedkvError as failed:
+                    failures.append(failed)
+                except OSError as failed:
+                    failures.append(disk_failure(failed, f"looking for {name} {wanted.version}"))
+        return failures
 
-    def _start(self, key: Key, version: VersionOnNode, owned: dict[str, Slots], *, judged: bool) -> None:
-        if version.progress.state is State.FAILED:
-            return
-        if judged and version.fell_back(self._shards, owned):
-            if version.progress.state is State.ACTIVE:
-                version.progress.apply(Event.RETIRE)
-            version.progress.apply(Event.REMOVE)  # made and activated again, from what is there
-        version.observe(owned, self._shards)
-        if not is_due(version.progress.state, version.wanted.goal):
-            return
-        task = asyncio.create_task(self._bring(version), name=f"{key[0]} {key[1]}")
-        self._work[key] = task
-        task.add_done_callback(lambda _: self._ended(key))
-
-    def _ended(self, key: Key) -> None:
-        del self._work[key]
-        self.wake()  # for what waited for its end: a removal, a build under the same id
-
-    async def _bring(self, version: VersionOnNode) -> None:
-        """Work on one version until it has reached its goal, which may move on meanwhile."""
-        backoff_s = BACKOFF_S_MIN
-        while is_due(version.progress.state, version.wanted.goal):
-            try:
-                await self._step(version)
-                version.progress.error = None
-                backoff_s = BACKOFF_S_MIN
-            except Exception as failed:  # noqa: BLE001 -- one version's failure stays its own, whatever it is; noted and shown
-                if not await self._failed(version, self._named(version, failed), backoff_s):
-                    return
-                backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
-
-    def _named(self, version: VersionOnNode, failed: Exception) -> RedkvError:
-        what = f"{version.dataset} {version.wanted.version}, {version.progress.step},"
-        match failed:
-            case RedkvError():
-                return failed
-            case OSError():
-                return disk_failure(failed, what)
-            case _:
-                self._log.error("unforeseen failure", exc_info=failed, dataset=version.dataset, version=version.wanted.version)
-                return IngestProcessError(f"{what} met an unforeseen failure: {failed!r}; see the sidecar's log")
-
-    async def _step(self, version: VersionOnNode) -> None:
-        owned = self._owned()
-        match version.progress.state:
-            case State.ABSENT if version.wanted.goal is not Goal.RETIRED:
-                await version.stage(owned)
-            case State.STAGED:
-                await version.ingest(owned)
-            case State.READY | State.ACTIVE if version.wanted.goal is Goal.RETIRED:
-                if not await version.retire(await self._ask_shards()):  # its successor is not active here yet
-                    await asyncio.sleep(RETIRE_LOOK_S)
-            case State.READY | State.RETIRED:
-                await version.activate()
-            case other:  # only work leaves these states, and it does not end within one
-                raise IllegalTransitionError(f"{version.dataset} {version.wanted.version} is {other}, from where no work starts")
-
-    async def _failed(self, version: VersionOnNode, failed: RedkvError, backoff_s: float) -> bool:
-        """Note a failure; True if the step is to be repeated, after a pause."""
-        self._log.error("step failed", dataset=version.dataset, version=version.wanted.version, **failed.to_json())
-        version.progress.error = failed
-        version.progress.apply(Event.FAIL)
-        if failed.outcome is Outcome.FATAL:
-            return False
-        await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
-        version.progress.apply(Event.RETRY)
-        return True
-
-    def _stop_work(self, key: Key) -> None:
-        """Ask the work on a version to end; it is known until it has."""
-        if key in self._work:
-            self._work[key].cancel()
-
-    async def _forget_unwanted(self, node: Node) -> None:
+    def _forget_unwanted(self) -> None:
         desired = self._documents.desired
         if desired is None:
             return
         for dataset, version in list(self._versions):
             wanted = desired.datasets.get(dataset)
             if wanted is None or wanted.find(version) is None:
-                self._stop_work((dataset, version))
+                self._work.forget((dataset, version))
                 del self._versions[dataset, version]
-        await sweep(node, desired, self._shards, self._work.keys())
-
-
-_ENOUGH = {
-    Goal.STAGED: {State.STAGED, State.INGESTING, State.READY, State.ACTIVE, State.RETIRED},
-    Goal.READY: {State.READY, State.ACTIVE, State.RETIRED},
-    Goal.ACTIVE: {State.ACTIVE},
-    Goal.RETIRED: {State.ABSENT, State.STAGING, State.STAGED, State.INGESTING, State.RETIRED},
-}
-"""The states that a goal is content with. A version to be retired that was never ready is left where it is."""
-
-
-def is_due(state: State, goal: Goal) -> bool:
-    """Whether a version in that state needs work to reach that goal."""
-    return state not in _ENOUGH[goal]

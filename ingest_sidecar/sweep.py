@@ -4,53 +4,77 @@ Rules:
 - A version that a piece of work still touches is left until that work has ended.
 - A shard closes a version before its directory goes; what a shard still serves stays until it serves something else.
 - A shard that does not answer keeps everything: nothing of it is removed behind its back.
+- What can't be removed is told, and tried again in the next turn; the others go.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import structlog
 
-from ingest_sidecar.disk import published_versions, remove_leftover, remove_staged, remove_version, staged_versions, unpublished
+from ingest_sidecar.disk import (
+    disk_failure,
+    published_versions,
+    remove_leftover,
+    remove_staged,
+    remove_version,
+    staged_versions,
+    unpublished,
+)
 from ingest_sidecar.version import Node
+from ingest_sidecar.work import Key
 from pipeline.format.admin import AdminCommand, ShardStatus
 from pipeline.format.desired import Desired
+from pipeline.format.errors import RedkvError
 
-Key = tuple[str, str]
-"""Dataset and version."""
+Busy = Callable[[], AbstractSet[Key]]
+"""The versions that work touches at the moment of the call."""
 
 _log = structlog.get_logger("ingest_sidecar")
 
 
-async def sweep(node: Node, desired: Desired, shards: Mapping[str, ShardStatus], busy: AbstractSet[Key]) -> None:
-    """Remove what `desired` does not name. `busy` are the versions that work still touches.
+async def sweep(node: Node, desired: Desired, shards: Mapping[str, ShardStatus], busy: Busy) -> list[RedkvError]:
+    """Remove what `desired` does not name; what could not be removed."""
+    failures: list[RedkvError] = []
+    for what, removal in _removals(node, desired, shards, busy):
+        try:
+            await removal
+        except RedkvError as failed:
+            failures.append(failed)
+        except OSError as failed:
+            failures.append(disk_failure(failed, f"removing {what}"))
+    return failures
 
-    Raises:
-        ShardUnavailableError, NodeError: a shard went away, or refused.
-    """
+
+def _removals(
+    node: Node, desired: Desired, shards: Mapping[str, ShardStatus], busy: Busy
+) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     wanted = {(name, one.version) for name, dataset in desired.datasets.items() for one in dataset.versions}
-    for dataset, version in set(staged_versions(node.paths)) - wanted - busy:
-        await asyncio.to_thread(remove_staged, node.paths, dataset, version)
+    for dataset, version in set(staged_versions(node.paths)) - wanted - busy():
+        yield f"the staged files of {dataset} {version}", asyncio.to_thread(remove_staged, node.paths, dataset, version)
     for name in node.clients:
         for leftover, dataset, version in list(unpublished(node.shard_paths(name))):
-            if (dataset, version) not in busy:
-                await asyncio.to_thread(remove_leftover, leftover)
+            if (dataset, version) not in busy():
+                yield str(leftover), asyncio.to_thread(remove_leftover, leftover)
     for name, shard in shards.items():
-        await _sweep_published(node, name, shard, wanted | busy)
+        for dataset, version in set(published_versions(node.shard_paths(name))) - wanted - busy():
+            known = shard.datasets.get(dataset)
+            if known is None or known.active != version:  # it serves on until another version is active
+                yield f"{dataset} {version} of shard {name}", _remove_published(node, name, dataset, version)
         for dataset, known in shard.datasets.items():
             if dataset not in desired.datasets and known.active is None:
-                await node.clients[name].admin(AdminCommand.UNREGISTER, dataset)
+                yield f"the registration of {dataset}", _unregister(node, name, dataset)
 
 
-async def _sweep_published(node: Node, name: str, shard: ShardStatus, kept: AbstractSet[Key]) -> None:
-    paths = node.shard_paths(name)
-    for dataset, version in set(published_versions(paths)) - kept:
-        known = shard.datasets.get(dataset)
-        if known is not None and known.active == version:
-            continue  # it serves on until another version is active
-        await node.clients[name].admin(AdminCommand.CLOSE, dataset, version)
-        await asyncio.to_thread(remove_version, paths, dataset, version)
-        _log.info("removed", dataset=dataset, version=version, shard=name)
+async def _remove_published(node: Node, shard: str, dataset: str, version: str) -> None:
+    await node.clients[shard].admin(AdminCommand.CLOSE, dataset, version)
+    await asyncio.to_thread(remove_version, node.shard_paths(shard), dataset, version)
+    _log.info("removed", dataset=dataset, version=version, shard=shard)
+
+
+async def _unregister(node: Node, shard: str, dataset: str) -> None:
+    await node.clients[shard].admin(AdminCommand.UNREGISTER, dataset)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +26,15 @@ from ingest_sidecar.shard_client import ShardClient
 from ingest_sidecar.stage import DownloadStopped, stage_file
 from pipeline.format.admin import AdminCommand, ShardStatus, VersionIdentity
 from pipeline.format.desired import DesiredVersion, Goal
-from pipeline.format.errors import ChecksumMismatchError, FormatError, Outcome, RedkvError, SampleMismatchError
+from pipeline.format.errors import (
+    ChecksumMismatchError,
+    FormatError,
+    IngestProcessError,
+    NodeError,
+    Outcome,
+    RedkvError,
+    SampleMismatchError,
+)
 from pipeline.format.layout import PARTIAL_SUFFIX, NodePaths, ShardPaths
 from pipeline.format.manifest import Manifest
 from pipeline.format.slots import key_slot, slot_set
@@ -60,6 +68,7 @@ class VersionOnNode:
         self.progress = Progress(wanted.version, wanted.build_id)
         self._node = node
         self._manifest: Manifest | None = None
+        self._broken: set[str] = set()  # shards that can't open their directory, whatever it says of itself
 
     def observe(self, owned: Mapping[str, Slots], shards: Mapping[str, ShardStatus]) -> None:
         """Find out where an absent version stands: published everywhere and active everywhere, or to be closed, or still to be made."""
@@ -69,7 +78,7 @@ class VersionOnNode:
         if identities is None:
             return
         made = (Event.STAGE, Event.STAGE_DONE, Event.INGEST, Event.INGEST_DONE)
-        active = [self._is_active(shards[name]) for name in owned if name in shards]
+        active = [self._is_served(shards[name]) for name in owned if name in shards]
         if len(active) == len(owned) and all(active):
             self._found(identities, (*made, Event.ACTIVATE))
         elif self.wanted.goal is Goal.RETIRED:
@@ -82,12 +91,14 @@ class VersionOnNode:
         self.progress.at("found on disk")
 
     def fell_back(self, shards: Mapping[str, ShardStatus], owned: Mapping[str, Slots]) -> bool:
-        """Whether it is less than it was: a directory is gone, or lacks slots that a shard now owns, or a shard serves something else."""
+        """Whether it is less than it was: a directory is gone, or lacks slots that a shard now owns, or a shard serves something else, or
+        not what is on disk.
+        """
         if self.progress.state not in {State.READY, State.ACTIVE, State.RETIRED}:
             return False
         if self._identities(owned) is None:
             return True
-        return self.progress.state is State.ACTIVE and any(not self._is_active(shards[name]) for name in owned if name in shards)
+        return self.progress.state is State.ACTIVE and any(not self._is_served(shards[name]) for name in owned if name in shards)
 
     async def stage(self, owned: Mapping[str, Slots]) -> None:
         """Bring all files of this node's slots to its disk, verified; nothing to fetch if every shard holds the version already."""
@@ -115,17 +126,17 @@ class VersionOnNode:
         self.progress.apply(Event.INGEST)
         if lacking := self._lacking(owned):
             planned = await self._plan(lacking)
-            await self._all(AdminCommand.CLOSE, lacking)
             self.progress.at("waiting for an ingest process")
             async with self._node.ingests:
                 self.progress.at("ingesting and checking")
                 job = self._job(planned)
                 total = sum(one.file.entries for shard in job.shards for one in shard.files)
                 await run_ingest(job, self._node.lock, lambda seen: self.progress.at(f"checked {seen} of {total} entries"))
+            self._broken -= lacking.keys()
         self.progress.hold(self._identities(owned) or {})
         self.progress.at("reading samples through the shards")
         self.progress.samples_checked = await self._check_samples(owned)
-        await asyncio.to_thread(remove_staged, self._node.paths, self.dataset, self.wanted.version)
+        await to_its_end(remove_staged, self._node.paths, self.dataset, self.wanted.version)
         self.progress.apply(Event.INGEST_DONE)
         self.progress.at("ready")
 
@@ -152,6 +163,11 @@ class VersionOnNode:
     async def _all(self, command: AdminCommand, shards: Iterable[str]) -> None:
         await asyncio.gather(*(self._node.clients[name].admin(command, self.dataset, self.wanted.version) for name in shards))
 
+    def _is_served(self, shard: ShardStatus) -> bool:
+        """Whether clients read it there, and from the directory that is on disk."""
+        known = shard.datasets.get(self.dataset)
+        return known is not None and self._is_active(shard) and self.wanted.version in known.opened and known.current
+
     def _is_active(self, shard: ShardStatus) -> bool:
         known = shard.datasets.get(self.dataset)
         return known is not None and (known.active, known.active_build_id) == (self.wanted.version, self.wanted.build_id)
@@ -168,7 +184,7 @@ class VersionOnNode:
 
     def _identity(self, shard: str, slots: Slots) -> VersionIdentity | None:
         identity = published(self._node.shard_paths(shard), self.dataset, self.wanted.version)
-        if identity is None or identity.build_id != self.wanted.build_id or not covered(slots, identity.slots):
+        if identity is None or shard in self._broken or identity.build_id != self.wanted.build_id or not covered(slots, identity.slots):
             return None
         return identity
 
@@ -236,9 +252,19 @@ class VersionOnNode:
 
     async def _check_samples(self, owned: Mapping[str, Slots]) -> int:
         await self.register()
-        await self._all(AdminCommand.OPEN, self._node.clients)
+        await asyncio.gather(*map(self._open, self._node.clients))
         manifest = await self._read_manifest()
         return sum(await asyncio.gather(*(self._check_shard(manifest, name, slots) for name, slots in owned.items())))
+
+    async def _open(self, shard: str) -> None:
+        try:
+            await self._node.clients[shard].admin(AdminCommand.OPEN, self.dataset, self.wanted.version)
+        except NodeError as refused:
+            if type(refused) is not NodeError:  # a named refusal, or no answer: the directory is not what is wrong
+                raise
+            self._broken.add(shard)
+            message = f"shard {shard} can't open {self.dataset} {self.wanted.version} ({refused.message}): the directory is made again"
+            raise IngestProcessError(message, dataset=self.dataset, version=self.wanted.version, shard=shard) from refused
 
     async def _check_shard(self, manifest: Manifest, shard: str, slots: Slots) -> int:
         mine = slot_set(slots)
@@ -255,6 +281,16 @@ class VersionOnNode:
                     )
                     raise SampleMismatchError(message, dataset=self.dataset, version=self.wanted.version, node=node, shard=shard, key=key)
         return len(samples)
+
+
+async def to_its_end(work: Callable[..., None], *arguments: object) -> None:
+    """Run something short in a thread; a cancellation waits for its end, so that nothing still runs when the next work begins."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
 
 
 def _staged_bytes(folder: Path, planned: Plan) -> dict[str, int]:

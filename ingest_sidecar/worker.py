@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-from ingest_sidecar.disk import disk_failure, publish, published
+from ingest_sidecar.disk import disk_failure, publish
 from ingest_sidecar.ingest import EntriesSeen, IngestFile, IngestJob, IngestShard
 from ingest_sidecar.rocks import VersionDatabase
 from pipeline.format.admin import VersionIdentity
@@ -77,16 +77,13 @@ class _Told:
 
 
 def make_version(job: IngestJob, shard: IngestShard, seen: EntriesSeen) -> VersionIdentity:
-    """Make and publish one shard's version directory, unless it is there. `seen` is told how many more entries are checked.
+    """Make and publish one shard's version directory, in place of one that is there. `seen` is told how many more entries are checked.
 
     Raises:
         ChecksumMismatchError, CountMismatchError: the entries are not what the manifest says; nothing is published.
         DiskFullError, IngestProcessError: RocksDB or the operating system refused.
     """
     paths = ShardPaths(shard.data_dir)
-    known = published(paths, job.dataset, job.version)
-    if known and known.build_id == job.build_id and known.slots == shard.slots:
-        return known
     making = paths.unpublished(job.dataset, job.version, job.build_id)
     links = making.with_name(making.name + ".links")
     for leftover in (making, links):

@@ -55,6 +55,7 @@ async def serve(settings: ShardSettings) -> None:
     try:
         versions.restore()
         cluster = _cluster(settings, paths, log)
+        versions.follow(cluster.owned_slots)
         services = Services(settings, uuid4().hex, now_ms(), Engine(live, index, now_ms), versions, cluster)
         listener = Listener(services, Executor(command_table(), cluster, index))
         await listener.open()

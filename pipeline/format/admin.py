@@ -6,7 +6,8 @@
     REDKV REGISTER <dataset> <prefix>      OK; keys under the prefix are read-only for clients from now on
     REDKV UNREGISTER <dataset>             OK; refused while a version is active
     REDKV OPEN <dataset> <version>         OK; opens the published directory read-only, active or not
-    REDKV ACTIVATE <dataset> <version>     OK; one durable write, then clients read this version
+    REDKV ACTIVATE <dataset> <version>     OK; one durable write, then clients read this version; its directory is opened anew if another
+                                           one was published under its name
     REDKV CLOSE <dataset> <version>        OK; closes the directory so that it can be removed; refused while it is active
     REDKV PIN <dataset> <version>          OK; this connection reads that version until UNPIN or its end
     REDKV UNPIN                            OK
@@ -57,12 +58,16 @@ class VersionIdentity(VersionedRecord):
 
 
 class DatasetStatus(Record):
-    """What a shard knows of one dataset: `active` is None before the first activation, `opened` lists all opened versions."""
+    """What a shard knows of one dataset: `active` is None before the first activation, `opened` lists all opened versions.
+
+    `current` is false while the active version is read from a directory that is no longer the one of its name: ACTIVATE opens that one.
+    """
 
     prefix: str
     active: str | None
     active_build_id: str | None
     opened: tuple[str, ...]
+    current: bool = True
 
 
 class ShardStatus(VersionedRecord):

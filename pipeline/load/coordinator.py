@@ -44,7 +44,7 @@ from pipeline.load.documents import (
     with_version,
     without_version,
 )
-from pipeline.load.nodes import Nodes
+from pipeline.load.nodes import LOOK_S_MAX, Nodes
 from pipeline.load.progress import BuildSeen, Listener, LoadReport, Noted, Step, StepBegan, StepEnded
 from pipeline.load.states import State
 from pipeline.load.status import NodeStatus, VersionStatus
@@ -227,10 +227,13 @@ class Coordinator:
                 return  # clients read it: another load brought it through
             nodes.wake()
             left = self._watch(nodes).until_gone(dataset, version, desired.epoch)
+            away = [node for node, one in nodes.statuses(LOOK_S_MAX).items() if not isinstance(one, NodeStatus)]
         except RedkvError as failure:
             self._note(f"{dataset} {version} could not be withdrawn ({failure}): the same command does it when the cause is gone")
             return
-        self._note(f"{dataset} {version} was withdrawn from all nodes; what clients read is as before")
+        self._note(f"{dataset} {version} was withdrawn; what clients read is as before")
+        if away:
+            self._note(f"{', '.join(away)} can't be asked, and will drop it when back")
         if left:
             self._note(f"{', '.join(left)} did not confirm that yet: look at `redkv status` before you try again")
 

@@ -103,6 +103,7 @@ def unpin(session: Session, _words: list[bytes], _slot: int) -> bytes:
 def topology(session: Session, _words: list[bytes], _slot: int) -> bytes:
     """Read the topology file again; the epoch after that."""
     epoch = session.services.cluster.reload()
+    session.services.versions.follow(session.services.cluster.owned_slots)
     _log.info("topology followed", epoch=epoch)
     return integer(epoch)
 

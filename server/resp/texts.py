@@ -103,6 +103,13 @@ def unavailable(dataset: str, version: str, why: str) -> str:
     return f"LOADING dataset '{dataset}' can't be read: its version {version} {why}; it is served again once a version is activated"
 
 
+def slot_not_loaded(dataset: str, version: str, slot: int) -> str:
+    """The shard owns the slot, and the active version was made before it did."""
+    return (
+        f"LOADING slot {slot} of dataset '{dataset}' is not loaded here yet: version {version} is being made again for this shard's slots"
+    )
+
+
 def _shown(word: bytes) -> str:
     return _cut(word, WORD_SHOWN_BYTES_MAX).decode(errors="surrogateescape")
 

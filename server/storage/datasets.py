@@ -2,18 +2,21 @@
 
 Rules:
 - A key under a registered prefix is never looked up in the live database, whether a version is active or not.
-- A dataset without an active version has no keys. One whose active version could not be opened answers an error that names it.
+- A dataset without an active version has no keys. One whose active version could not be opened answers an error that names it, and so do
+  the keys of slots that the active version was made without: an absent reply for a key that the dataset has would be a lie.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import lru_cache
 
 from pipeline.format.admin import VersionIdentity
 from pipeline.format.errors import PrefixOverlapError
+from pipeline.format.slots import SlotRange, slot_set
 from server.resp.replies import ReplyError
-from server.resp.texts import unavailable
+from server.resp.texts import slot_not_loaded, unavailable
 from server.storage.pointers import DatasetPointer
 from server.storage.rocks import Database
 
@@ -21,14 +24,22 @@ Reader = Callable[[bytes], bytes | None]
 """Reads a meta value by its internal key."""
 
 
+Stamp = tuple[int, int, int]
+"""Which directory of a name it is: device, inode and change time of its VERSION.json, which is written once."""
+
+_SLOT_BYTES = 2  # an internal key begins with its slot
+_SLOT_SETS_KEPT = 16  # datasets of a shard were made for the same slots, but around a change of the topology
+
+
 class OpenVersion:
     """An opened version directory. `pins` counts connections that read it; `retired` means: close it once nobody does."""
 
-    __slots__ = ("database", "identity", "pins", "retired")
+    __slots__ = ("database", "identity", "pins", "retired", "stamp")
 
-    def __init__(self, identity: VersionIdentity, database: Database) -> None:
+    def __init__(self, identity: VersionIdentity, database: Database, stamp: Stamp) -> None:
         self.identity = identity
         self.database = database
+        self.stamp = stamp
         self.pins = 0
         self.retired = False
 
@@ -45,10 +56,22 @@ class Dataset:
         self.active: OpenVersion | None = None
         self.get = get
 
-    def serve(self, version: OpenVersion) -> None:
-        """Readers get this version from now on."""
+    def serve(self, version: OpenVersion, owned: frozenset[int]) -> None:
+        """Readers get this version from now on; of `owned` slots that it lacks, an error."""
         self.active = version
-        self.get = version.database.get
+        lacking = lacking_slots(owned, version.identity.slots)
+        self.get = self._guarded(version, lacking) if lacking else version.database.get
+
+    def _guarded(self, version: OpenVersion, lacking: frozenset[int]) -> Reader:
+        read = version.database.get
+
+        def get(key: bytes) -> bytes | None:
+            slot = int.from_bytes(key[:_SLOT_BYTES])
+            if slot in lacking:
+                raise ReplyError(slot_not_loaded(self.pointer.dataset, version.identity.version, slot))
+            return read(key)
+
+        return get
 
     def refuse(self, why: str) -> None:
         """Readers get an error from now on: the active version can't be opened."""
@@ -101,6 +124,12 @@ class DatasetIndex:
     def _sort(self) -> None:
         self.ordered[:] = sorted(self.by_name.values(), key=lambda one: one.prefix)
         self.prefixes[:] = [one.prefix for one in self.ordered]
+
+
+@lru_cache(_SLOT_SETS_KEPT)
+def lacking_slots(owned: frozenset[int], held: tuple[SlotRange, ...]) -> frozenset[int]:
+    """The owned slots that are not held."""
+    return owned - slot_set(held)
 
 
 def nothing(_key: bytes) -> bytes | None:

@@ -3,6 +3,7 @@
 Rules:
 - A pointer (dataset, prefix, active version) is durable before readers see its effect; at start everything is as it was.
 - A directory that is missing or broken at start stops that dataset, not the shard.
+- A directory of the same name may be replaced while its version is read: the opened one serves on, until it is activated again.
 - A version is closed one turn of the event loop after nobody is meant to read it, and not before its last pin is gone: commands run to
   completion within a turn, so none is cut off.
 - All but pin change nothing when repeated.
@@ -28,8 +29,7 @@ from pipeline.format.errors import (
 )
 from pipeline.format.layout import IDENTITY_FILE, ShardPaths
 from pipeline.format.records import DATASET_NAME, VERSION_ID
-from pipeline.format.slots import slot_set
-from server.storage.datasets import Dataset, DatasetIndex, OpenVersion, nothing
+from server.storage.datasets import Dataset, DatasetIndex, OpenVersion, Stamp, lacking_slots, nothing
 from server.storage.engine import Clock
 from server.storage.livekeys import live_keys_under
 from server.storage.pointers import DatasetPointer, load_pointers, remove_pointer, save_pointer
@@ -54,20 +54,30 @@ class Versions:
         self._log = structlog.get_logger("server.versions")
 
     def restore(self) -> None:
-        """At start: register what was registered, and serve what was active."""
+        """At start: register what was registered, and serve what was active. `follow` comes next."""
         for pointer in load_pointers(self._live):
             dataset = Dataset(pointer, nothing)
             self._index.add(dataset)
             if pointer.active is None:
                 continue
             try:
-                opened = self._open(dataset, pointer.active)
-                if opened.identity.build_id != pointer.build_id:
-                    raise UnknownVersionError(f"holds build {opened.identity.build_id}, build {pointer.build_id} was activated")
-                dataset.serve(opened)
+                self._check_build(pointer)
+                dataset.serve(self._open(dataset, pointer.active), frozenset())
             except RedkvError as failed:
                 self._log.error("active version can't be opened", dataset=pointer.dataset, version=pointer.active, error=failed.message)
                 dataset.refuse(f"could not be opened ({failed.message})")
+
+    def _check_build(self, pointer: DatasetPointer) -> None:
+        name, version = pointer.dataset, pointer.active or ""
+        identity = _identity(self._paths.version(name, version), name, version)
+        if identity.build_id != pointer.build_id:
+            raise UnknownVersionError(f"holds build {identity.build_id}, build {pointer.build_id} was activated")
+
+    def follow(self, owned: frozenset[int]) -> None:
+        """These are the shard's slots from now on: keys of those that an active version lacks are refused until it is made again."""
+        for dataset in self._index.ordered:
+            if dataset.active is not None:
+                dataset.serve(dataset.active, owned)
 
     async def register(self, name: str, prefix: str) -> None:
         """Make a dataset own its prefix. Writes below it are refused at once; live keys are looked for beside the readers, who keep
@@ -140,7 +150,7 @@ class Versions:
             self._retire(opened)
 
     def open(self, name: str, version: str) -> None:
-        """Open a published directory, without making it active.
+        """Open a published directory, without making it active; anew, if another one stands there than when it was opened.
 
         Raises:
             UnknownVersionError: the dataset is not registered, or the directory is not there.
@@ -149,7 +159,8 @@ class Versions:
         self._open(self._dataset(name), version)
 
     def activate(self, name: str, version: str, owned: frozenset[int]) -> None:
-        """Let clients read a version: one durable write, then the swap. The version before is closed when its readers are done.
+        """Let clients read a version: one durable write, then the swap. The version before is closed when its readers are done, and so is
+        the same version's earlier directory, if another one was published in its place.
 
         Raises:
             UnknownVersionError: as for `open`.
@@ -157,7 +168,7 @@ class Versions:
         """
         dataset = self._dataset(name)
         opened = self._open(dataset, version)
-        missing = len(owned - slot_set(opened.identity.slots))
+        missing = len(lacking_slots(owned, opened.identity.slots))
         if missing:
             raise CountMismatchError(
                 f"version {version} of {name} lacks {missing} of the {len(owned)} slots that this shard owns; make it again",
@@ -170,9 +181,10 @@ class Versions:
         pointer = dataset.pointer.model_copy(update={"active": version, "build_id": opened.identity.build_id})
         save_pointer(self._live, pointer)
         dataset.pointer = pointer
-        dataset.serve(opened)
+        dataset.serve(opened, owned)
         if before is not None:
-            del dataset.opened[before.identity.version]
+            if dataset.opened.get(before.identity.version) is before:
+                del dataset.opened[before.identity.version]
             self._retire(before)
 
     def close(self, name: str, version: str) -> None:
@@ -216,6 +228,7 @@ class Versions:
                 active=one.pointer.active,
                 active_build_id=one.pointer.build_id,
                 opened=tuple(sorted(one.opened)),
+                current=one.active is None or one.active.stamp == self._stamp(name, one.active.identity.version),
             )
             for name, one in self._index.by_name.items()
         }
@@ -223,7 +236,7 @@ class Versions:
     def close_all(self) -> None:
         """At the end: close every directory now."""
         for dataset in self._index.ordered:
-            for opened in dataset.opened.values():
+            for opened in {*dataset.opened.values(), *((dataset.active,) if dataset.active else ())}:
                 opened.database.close()
 
     def _dataset(self, name: str) -> Dataset:
@@ -233,13 +246,26 @@ class Versions:
         return dataset
 
     def _open(self, dataset: Dataset, version: str) -> OpenVersion:
-        opened = dataset.opened.get(version)
-        if opened is None:
-            path = self._paths.version(dataset.pointer.dataset, version)
-            identity = _identity(path, dataset.pointer.dataset, version)
-            opened = OpenVersion(identity, Database.open_version(path, self._cache))
-            dataset.opened[version] = opened
+        name, before = dataset.pointer.dataset, dataset.opened.get(version)
+        path = self._paths.version(name, version)
+        stamp = self._stamp(name, version)  # first: one that is replaced meanwhile is opened once more next time, never taken for new
+        if before is not None and before.stamp == stamp:
+            return before
+        identity = _identity(path, name, version)
+        if stamp is None:
+            raise UnknownVersionError(f"version {version} of {name} was just removed from this shard", dataset=name, version=version)
+        opened = OpenVersion(identity, Database.open_version(path, self._cache), stamp)
+        dataset.opened[version] = opened
+        if before is not None and before is not dataset.active:
+            self._retire(before)
         return opened
+
+    def _stamp(self, name: str, version: str) -> Stamp | None:
+        try:
+            found = (self._paths.version(name, version) / IDENTITY_FILE).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns
 
     def _retire(self, opened: OpenVersion) -> None:
         opened.retired = True

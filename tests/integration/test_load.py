@@ -74,8 +74,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(stack, folder)
     finally:
         stack.remove()
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def check_rows(client: RedisCluster, prefix: str, mark: str = "") -> None:
@@ -175,8 +175,11 @@ def test_a_shard_killed_comes_back_with_the_active_version(cluster: Cluster) -> 
 
 def test_bad_input_ends_with_one_clear_message_and_exit_code_2_before_spark_starts(cluster: Cluster) -> None:
     person = hash_spec("person", "person:${id}")
+    taken = hash_spec("taken", "taken:${id}")
+    cluster.build(taken, "2026-11-21", rows=10)
+    cluster.load(taken, "2026-11-21")
     cases = {
-        "overlap": (hash_spec("other", "person:x${id}").model_dump(mode="json", exclude_none=True), "overlaps 'person:' of dataset person"),
+        "overlap": (hash_spec("other", "taken:x${id}").model_dump(mode="json", exclude_none=True), "overlaps 'taken:' of dataset taken"),
         "template": ({**person.model_dump(mode="json", exclude_none=True), "key": "person:${id"}, "without closing it: write ${column}"),
         "field": ({**person.model_dump(mode="json", exclude_none=True), "tipe": "hash"}, "field tipe is unknown"),
     }
@@ -192,10 +195,14 @@ def test_bad_input_ends_with_one_clear_message_and_exit_code_2_before_spark_star
 
 
 def test_status_tells_people_and_programs(cluster: Cluster) -> None:
+    spec = hash_spec("told", "told:${id}")
+    for version in ("2026-11-21", "2026-11-22"):
+        cluster.build(spec, version, rows=10)
+        cluster.load(spec, version)
     text = cluster.redkv("status")
-    assert (text.returncode, "person" in text.stdout) == (0, True), text
-    told = json.loads(cluster.redkv("status", "person", "--output", "json").stdout)
-    states = {node: [one["state"] for one in status["datasets"]["person"]] for node, status in told["nodes"].items()}
+    assert (text.returncode, "told" in text.stdout) == (0, True), text
+    told = json.loads(cluster.redkv("status", "told", "--output", "json").stdout)
+    states = {node: [one["state"] for one in status["datasets"]["told"]] for node, status in told["nodes"].items()}
     assert states == {node: ["retired", "active"] for node in ("node-1", "node-2", "node-3")}
     unknown = cluster.redkv("status", "nobody")
     assert (unknown.returncode, "has no dataset 'nobody'" in unknown.stderr) == (2, True)

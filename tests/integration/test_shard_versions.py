@@ -295,3 +295,36 @@ def test_live_keys_expire_to_the_millisecond(client: RawClient) -> None:
         assert reply == b"$1\r\nx\r\n"
     assert time.time_ns() // 1_000_000 >= end_ms
     assert client.call("DEL", "brief") == b":0\r\n"
+
+
+def test_another_build_found_at_start_is_not_opened(shard: ShardProcess, admin: RawClient) -> None:
+    publish_two(shard, admin)
+    assert admin.call("REDKV", "ACTIVATE", "plane", V2) == OK
+    shard.stop()
+    identity = shard.paths.version("plane", V2) / "VERSION.json"
+    identity.write_text(identity.read_text().replace("build-two", "build-three"))
+    shard.start()
+    with RawClient(shard.port) as again, RawClient(shard.admin_socket) as admin_again:
+        assert again.call("HGETALL", "plane_7").startswith(b"-LOADING dataset 'plane'")
+        known = status(admin_again).datasets["plane"]
+        assert (known.active, known.opened) == (V2, ())
+
+
+def test_a_directory_published_over_the_active_one_is_read_once_it_is_activated(
+    shard: ShardProcess, admin: RawClient, client: RawClient
+) -> None:
+    publish_two(shard, admin)
+    assert admin.call("REDKV", "ACTIVATE", "plane", V1) == OK
+    with RawClient(shard.admin_socket) as reader:
+        assert reader.call("REDKV", "PIN", "plane", V1) == OK
+        shutil.rmtree(shard.paths.version("plane", V1))
+        assert not status(admin).datasets["plane"].current
+        assert isinstance(refusal(admin.call("REDKV", "ACTIVATE", "plane", V1)), UnknownVersionError)
+        publish_version(shard.paths, "plane", V1, rows("again"), build_id="build-again")
+        assert admin.call("REDKV", "OPEN", "plane", V1) == OK
+        assert client.call("HGET", "plane_7", "mark") == b"$3\r\none\r\n"
+        assert admin.call("REDKV", "ACTIVATE", "plane", V1) == OK
+        assert client.call("HGET", "plane_7", "mark") == b"$5\r\nagain\r\n"
+        assert reader.call("HGET", "plane_7", "mark") == b"$3\r\none\r\n"
+        known = status(admin).datasets["plane"]
+        assert (known.active_build_id, known.opened, known.current) == ("build-again", (V1,), True)

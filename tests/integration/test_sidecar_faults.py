@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,13 +26,12 @@ from tests.support.proxy import Proxy, proxy_to
 from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
 from tests.support.shards import ShardProcess, running_shards, topology_of
-from tests.support.sidecars import Head, NodeUnderTest
+from tests.support.sidecars import WAIT_S, Head, NodeUnderTest
 from tests.support.values import read_all
 from tests.support.versions import build_version
 
 V1, V2 = "2026-11-21", "2026-11-22"
 PREFIX = "person:"
-KILLS = 3
 
 
 def strings(seed: int, count: int, value_bytes: int = 16) -> dict[bytes, bytes]:
@@ -101,6 +103,27 @@ def ingest_processes() -> list[psutil.Process]:
     return found
 
 
+@contextmanager
+def stopped_when(seen: Callable[[], bool]) -> Iterator[psutil.Process]:
+    """The ingest process, held as soon as something is seen, so that what follows meets it there; it goes on at the end."""
+    deadline = time.monotonic() + WAIT_S
+    while not (processes := ingest_processes()):
+        assert time.monotonic() < deadline, "no ingest process"
+    while not seen():
+        assert processes[0].is_running(), "the ingest process ended before that was seen"
+    processes[0].suspend()
+    try:
+        yield processes[0]
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            processes[0].resume()
+
+
+def made_files(shard: ShardProcess) -> list[str]:
+    """Files of RocksDB in directories that are not published."""
+    return [name for _, _, names in os.walk(shard.paths.making) for name in names if name.startswith("MANIFEST")]
+
+
 def test_a_flipped_byte_is_named_and_the_active_version_serves_on(
     node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]
 ) -> None:
@@ -128,7 +151,7 @@ def test_a_flipped_byte_is_named_and_the_active_version_serves_on(
     head.want(person=(PREFIX, [good.wanted(Goal.ACTIVE)]), plane=("plane:", [other.wanted(Goal.ACTIVE)]))
     node.wake()
     node.until_true("the failed version to be gone", lambda status: status.find("person", V2) is None)
-    node.until_true("its files to be gone", lambda _: not list(node.paths.staging.rglob("*.sst")))
+    node.until_true("its files to be gone", lambda _: not node.staged_files())
 
 
 def test_a_sample_that_reads_otherwise_keeps_the_version_from_clients(
@@ -161,8 +184,9 @@ def test_connections_that_break_again_and_again_end_in_the_same_bytes(
     assert read_all(shards, rows) == rows
 
 
-def test_killed_while_staging_it_goes_on_from_the_last_byte(
-    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], proxy: Proxy
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_ended_while_staging_it_goes_on_from_the_last_byte(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], proxy: Proxy, end: str
 ) -> None:
     rows = strings(4, 1500, value_bytes=6000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
@@ -173,7 +197,7 @@ def test_killed_while_staging_it_goes_on_from_the_last_byte(
     node.wake()
     assert proxy.held.wait(30)
     node.until_true("bytes to be counted", lambda status: (found := status.find("person", V1)) is not None and found.bytes_done > 0)
-    node.kill()
+    getattr(node, end)()
     [part] = node.paths.staging.rglob(f"*{PARTIAL_SUFFIX}")
     kept = part.stat().st_size
     assert 0 < kept < first
@@ -201,17 +225,18 @@ def test_a_part_that_a_power_cut_tore_is_fetched_anew(node: NodeUnderTest, head:
 
 def test_killed_while_ingesting_it_makes_the_same_content(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
     """The ingest process dies with its sidecar, what it left is removed, and nothing is published by halves."""
-    rows = strings(6, 8_000)
+    rows = strings(6, 30_000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.READY)]))
     node.wake()
-    for moment in range(KILLS):  # in turn: when the process starts, and when it has begun to write
-        begun = [lambda: bool(ingest_processes()), lambda: any(path for one in shards for path in one.paths.making.rglob("*"))][moment % 2]
-        node.until_true("ingestion, or its end", lambda _, begun=begun: begun() or _is_ready(node))  # type: ignore[misc]  # bound now
-        orphans = ingest_processes()
-        node.kill()
-        gone, alive = psutil.wait_procs(orphans, timeout=30)
-        assert not alive, gone
+    moments: list[Callable[[], bool]] = [lambda: True, lambda: any(made_files(one) for one in shards)]
+    for begun in moments:  # when the process starts, and when it has begun to write
+        with stopped_when(begun) as process:
+            assert begun()
+            assert not any(one.paths.version("person", V1).exists() for one in shards)
+            node.kill()
+        _, alive = psutil.wait_procs([process], timeout=30)
+        assert not alive
         node.start()
     node.until("person", V1, State.READY)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
@@ -222,20 +247,15 @@ def test_killed_while_ingesting_it_makes_the_same_content(node: NodeUnderTest, h
     assert not [path for one in shards for path in one.paths.making.rglob("*")]
 
 
-def _is_ready(node: NodeUnderTest) -> bool:
-    found = node.status().find("person", V1)
-    return found is not None and found.state is State.READY
-
-
 def test_an_ingest_process_that_is_killed_is_started_again(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
     rows = strings(7, 8_000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
-    node.until_true("an ingest process", lambda _: bool(ingest_processes()))
-    for one in ingest_processes():
-        one.kill()
+    with stopped_when(lambda: True) as process:
+        process.kill()
     node.until("person", V1, State.ACTIVE)
+    assert "IngestProcessError" in node.log
     assert read_all(shards, rows) == rows
 
 
@@ -285,7 +305,7 @@ def test_a_version_that_goes_while_it_is_downloaded_leaves_nothing(node: NodeUnd
     node.wake()
     node.until_true("the version to be forgotten", lambda status: not status.datasets)
     proxy.release()
-    node.until_true("its files to be gone", lambda _: not list(node.paths.staging.rglob("*")))
+    node.until_true("its files to be gone", lambda _: not node.staged_files())
 
 
 def test_a_shard_that_is_away_is_waited_for(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
@@ -333,9 +353,9 @@ def test_sigterm_ends_it_in_order_and_its_ingest_process_with_it(node: NodeUnder
     built = build_version(s3.store, "person", V1, strings(13, 8_000), prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
-    node.until_true("an ingest process", lambda _: bool(ingest_processes()))
-    assert node.stop() == 0
-    assert not ingest_processes()
+    with stopped_when(lambda: True) as process:
+        assert node.stop() == 0
+        assert not process.is_running()
 
 
 def test_a_second_sidecar_waits_for_the_first(node: NodeUnderTest, tmp_path: Path, s3: S3, shards: list[ShardProcess]) -> None:

@@ -149,6 +149,10 @@ class NodeUnderTest:
         """Wait for something in the status."""
         self._until(what, lambda: look(self.status()))
 
+    def staged_files(self) -> list[Path]:
+        """All files in staging, also while the sidecar removes them."""
+        return [Path(folder) / name for folder, _, names in os.walk(self.paths.staging) for name in names]
+
     def _answers(self) -> bool:
         try:
             return httpx.get(f"http://127.0.0.1:{self.port}/v1/health").status_code == httpx.codes.OK

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest_sidecar.reconcile import is_due
 from ingest_sidecar.settings import SidecarSettings
+from ingest_sidecar.work import is_due
 from pipeline.format.desired import Goal
 from pipeline.format.errors import UsageError
 from pipeline.load.states import State

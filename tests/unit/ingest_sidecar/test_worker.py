@@ -91,11 +91,17 @@ def test_a_shard_without_files_gets_an_empty_directory(tmp_path: Path) -> None:
     assert held(tmp_path) == {}
 
 
-def test_made_again_it_is_taken_as_it_is(tmp_path: Path, staged: IngestFile) -> None:
-    job, shard = shard_of(tmp_path, ALL, staged)
-    first = make_version(job, shard, lambda _: None)
-    staged.path.unlink()
-    assert make_version(job, shard, lambda _: None) == first
+def test_made_again_it_takes_the_place_of_one_that_is_open(tmp_path: Path, staged: IngestFile) -> None:
+    make_version(*shard_of(tmp_path, (SlotRange(first=0, last=9),), staged), lambda _: None)
+    path = ShardPaths(tmp_path / "shard").version("person", V1)
+    open_one = Rdict(str(path), options=Options(raw_mode=True), access_type=AccessType.read_only(False))
+    try:
+        assert make_version(*shard_of(tmp_path, ALL, staged), lambda _: None).entries == 100
+        assert (open_one.get(ENTRIES[3][0]), open_one.get(ENTRIES[50][0])) == (b"v3", None)
+    finally:
+        open_one.close()
+    assert held(tmp_path) == dict(ENTRIES)
+    assert not list(ShardPaths(tmp_path / "shard").making.iterdir())
 
 
 @pytest.mark.parametrize(
