@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli import cluster, keys, loading, stack, status
+from pipeline.cli import cluster, garbage, keys, loading, stack, status
 from pipeline.format.errors import RedkvError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def root(
 app.command()(loading.load)
 app.command()(status.status)
 app.command()(keys.key)
+app.command()(garbage.gc)
 app.command()(stack.up)
 app.command()(stack.down)
 app.add_typer(cluster.app, name="cluster")

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+DATASETS_ROOT = "datasets/"  # the common start of all that datasets have in the object store
 IDENTITY_FILE = "VERSION.json"
 SST_SUFFIX = ".sst"
 PARTIAL_SUFFIX = ".part"
@@ -35,6 +36,14 @@ PARTIAL_SUFFIX = ".part"
 def new_build_id() -> str:
     """An id that no other build has."""
     return uuid4().hex
+
+
+def parse_build_key(key: str) -> tuple[str, str, str] | None:
+    """Dataset, version and build id of an object that a build wrote; None for any other object."""
+    match key.split("/"):
+        case ["datasets", dataset, "versions", version, "builds", build_id, _]:
+            return dataset, version, build_id
+    return None
 
 
 def version_root(dataset: str, version: str) -> str:

@@ -49,10 +49,10 @@ def find_garbage(store: ObjectStore, now_s: float, age_min_s: float = AGE_MIN_S)
     files = ((build, one) for one in store.list(DATASETS_ROOT) if (build := parse_build_key(one.key)))
     for version, of_version in groupby(files, key=lambda pair: pair[0][:2]):
         named = _named(store, *version)
-        for build, of_build in groupby(of_version, key=lambda pair: pair[0]):
+        for (dataset, name, build_id), of_build in groupby(of_version, key=lambda pair: pair[0]):
             objects = tuple(one for _, one in of_build if one.key not in named)
             if objects:
-                found = Garbage(*build, objects)
+                found = Garbage(dataset, name, build_id, objects)
                 if now_s - found.modified_s >= age_min_s:
                     yield found
 
