@@ -12,6 +12,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 BENCHES := $(filter-out harness,$(basename $(notdir $(wildcard bench/[a-z]*.py))))
 BUILD_LOCK := requirements/build.txt
 DEV_LOCK := requirements/dev.txt
+EXECUTOR_LOCK := requirements/executor.txt
+DIST := dist
 
 .PHONY: help
 help: ## Show this list
@@ -43,6 +45,7 @@ lock: $(VENV)/.system ## Write requirements/*.txt anew from *.in and pyproject.t
 	$(BIN)/python -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
 	$(LOCK) --all-extras pyproject.toml requirements/dev.in -o $(DEV_LOCK)
+	$(LOCK) --constraint $(DEV_LOCK) --extra executor pyproject.toml -o $(EXECUTOR_LOCK)
 	$(LOCK) --constraint $(DEV_LOCK) requirements/build.in -o $(BUILD_LOCK)
 	$(LOCK) requirements/lock.in -o requirements/lock.txt
 
@@ -57,6 +60,14 @@ demo: env ## Load real tables into a local cluster under client traffic, compare
 bench-%: env ## Run bench/NAME.py: prints a table, writes build/bench/NAME.json, fails below a floor
 	@test -f bench/$*.py || { echo "no bench/$*.py; there are: $(BENCHES)" >&2; exit 2; }
 	$(BIN)/python -m bench.$*
+
+.PHONY: dist
+dist: env ## Build the wheel, and the archive that Spark's executors need (spark-submit --archives); DIST=folder
+	rm -rf build/executor
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(DIST) .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --target build/executor -r $(EXECUTOR_LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/executor $(DIST)/redkv-*.whl
+	tar -C build/executor -I 'gzip -1' -cf $(DIST)/redkv-executor.tar.gz .  # unpacked once per executor: speed before size
 
 # --- check ------------------------------------------------------------------------------------------------------------------------
 

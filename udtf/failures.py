@@ -17,6 +17,7 @@ from pipeline.format.errors import BuildFailedError
 
 CAUSES_MAX = 20  # links of a chain of causes that are followed: Java allows a circle
 
+_STATE = "SQLSTATE: "  # Spark's last line below a worker's traceback
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -51,6 +52,7 @@ def _deepest(java: Any) -> Any:
 def _essence(text: str) -> str:
     """The line that says it: of a Python worker's traceback the last one, otherwise the first."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\tat ")]
+    lines = [line for line in lines if not line.startswith(_STATE)]
     if not lines:
         return "it gave no reason"
     return lines[-1] if _TRACEBACK in text else lines[0]

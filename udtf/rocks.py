@@ -119,5 +119,5 @@ class Scratch:
             options.set_compression_type(DBCompressionType.lz4())
             self._database = Rdict(str(self._folder), options=options, access_type=AccessType.read_write())
             self._unlogged = WriteOptions()
-            self._unlogged.disable_wal(True)
+            self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, whatever its stub says
         return self._database
