@@ -60,9 +60,9 @@ async def _serve_and_leave(settings: SidecarSettings) -> None:
 
 async def serve(settings: SidecarSettings) -> None:
     """Answer HTTP and reconcile until SIGTERM or SIGINT; a reconcile loop that ends ends the process."""
-    reconciler = Reconciler(settings, ObjectStore(settings.store))
+    reconciler = Reconciler(settings, ObjectStore(settings.store, silence_s_max=settings.silence_s_max))
     config = uvicorn.Config(
-        application(reconciler),
+        application(reconciler, settings.token.get_secret_value() if settings.token else None),
         host=settings.host,
         port=settings.port,
         log_config=None,

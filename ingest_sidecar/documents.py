@@ -1,12 +1,17 @@
 """The two documents that a sidecar follows: read when they changed, refused when they are older than what was followed.
 
-The epochs are remembered on disk, so that a restart does not forget what was followed.
+The epochs are remembered on disk, so that a restart does not forget what was followed; so is what an operator holds back on this node.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from enum import StrEnum
+
+from pydantic import Field
+
 from ingest_sidecar.disk import write_atomically
-from pipeline.format.desired import Desired
+from pipeline.format.desired import Desired, DesiredVersion
 from pipeline.format.errors import FormatError, ObjectMissingError, StaleEpochError
 from pipeline.format.layout import NodePaths, desired_key, topology_key
 from pipeline.format.records import VersionedRecord
@@ -14,11 +19,19 @@ from pipeline.format.topology import Topology
 from pipeline.store import ObjectStore
 
 
+class Hold(StrEnum):
+    """What an operator said of one build of a version on this node."""
+
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+
+
 class Memory(VersionedRecord):
-    """What a sidecar remembers over a restart: the epochs that it followed last."""
+    """What a sidecar remembers over a restart: the epochs that it followed last, and holds by `<dataset>@<version>@<build-id>`."""
 
     desired_epoch: int = 0
     topology_epoch: int = 0
+    holds: dict[str, Hold] = Field(default_factory=dict)
 
 
 class Documents:
@@ -55,6 +68,29 @@ class Documents:
             self.desired = wanted
             self._follow(desired_key(self._cluster), etag)
 
+    def held(self, dataset: str, wanted: DesiredVersion) -> Hold | None:
+        """What an operator said of it."""
+        return self.memory.holds.get(_hold_key(dataset, wanted))
+
+    def hold(self, dataset: str, wanted: DesiredVersion, hold: Hold | None) -> None:
+        """Remember what an operator says; None takes it back."""
+        holds = {key: one for key, one in self.memory.holds.items() if key != _hold_key(dataset, wanted)}
+        if hold is not None:
+            holds[_hold_key(dataset, wanted)] = hold
+        self._remember(self.memory.model_copy(update={"holds": holds}))
+
+    def forget_holds(self) -> None:
+        """Forget what was said of versions that are not wanted any more."""
+        if self.desired is None or not self.memory.holds:
+            return
+        wanted = {_hold_key(name, one) for name, dataset in self.desired.datasets.items() for one in dataset.versions}
+        self._remember(self.memory.model_copy(update={"holds": _only(self.memory.holds, wanted)}))
+
+    def _remember(self, memory: Memory) -> None:
+        if memory != self.memory:
+            write_atomically(self._paths.memory, memory.to_json())
+            self.memory = memory
+
     def _changed(self, key: str) -> tuple[bytes, str] | None:
         try:
             blob = self._store.get_if_changed(key, self._etags.get(key))
@@ -74,8 +110,15 @@ class Documents:
         memory = Memory(
             desired_epoch=self.desired.epoch if self.desired else self.memory.desired_epoch,
             topology_epoch=self.topology.epoch if self.topology else self.memory.topology_epoch,
+            holds=self.memory.holds,
         )
-        if memory != self.memory:
-            write_atomically(self._paths.memory, memory.to_json())
-            self.memory = memory
+        self._remember(memory)
         self._etags[key] = etag
+
+
+def _hold_key(dataset: str, wanted: DesiredVersion) -> str:
+    return f"{dataset}@{wanted.version}@{wanted.build_id}"
+
+
+def _only(holds: dict[str, Hold], kept: Collection[str]) -> dict[str, Hold]:
+    return {key: one for key, one in holds.items() if key in kept}

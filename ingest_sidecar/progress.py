@@ -35,6 +35,7 @@ class Progress:
     samples_checked: int = 0
     shards: dict[str, ShardVersion] = field(default_factory=dict)
     error: RedkvError | None = None
+    paused: bool = False
     _lock: Lock = field(default_factory=Lock)
     _moved: float = 0.0
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -102,6 +103,7 @@ class Progress:
                 samples_checked=self.samples_checked,
                 shards=self.shards,
                 error=self.error.to_json() if self.error else None,
+                paused=self.paused,
             )
 
     def _rate(self, now: float) -> float:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections import Counter
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from ingest_sidecar.bandwidth import TokenBucket
 from ingest_sidecar.disk import disk_failure, remove_unpublished, try_lock, write_atomically
-from ingest_sidecar.documents import Documents
+from ingest_sidecar.documents import Documents, Hold
+from ingest_sidecar.metrics import Metrics
 from ingest_sidecar.plan import Slots
 from ingest_sidecar.settings import SidecarSettings
 from ingest_sidecar.shard_client import ShardClient
@@ -24,11 +28,13 @@ from ingest_sidecar.sweep import sweep
 from ingest_sidecar.version import Node, VersionOnNode
 from ingest_sidecar.work import Following, Key, Work
 from pipeline.format.admin import AdminCommand, ShardStatus
-from pipeline.format.errors import NodeError, RedkvError, ShardUnavailableError
+from pipeline.format.errors import NodeError, RedkvError, ShardUnavailableError, UnknownVersionError, VersionActiveError
 from pipeline.format.layout import NodePaths
-from pipeline.load.status import NodeStatus
+from pipeline.load.states import State
+from pipeline.load.status import Limits, NodeStatus, Throttle
 from pipeline.store import ObjectStore
 
+TURN_S_MAX = 300.0  # a turn asks the store and the shards, each with deadlines of its own: this is beyond all of them
 LOCK_LOOK_S = 0.1  # an ingest process ends within milliseconds of its sidecar, unless it stands in a system call
 
 
@@ -42,7 +48,11 @@ class Reconciler:
         self._clients = {one.name: ShardClient(one) for one in settings.shards}
         self._versions: dict[Key, VersionOnNode] = {}
         self._woken = asyncio.Event()
-        self._work = Work(self._following, self._ask_shards, self._woken.set)
+        self._bucket = TokenBucket(settings.bandwidth_bytes_s)
+        self._metrics = Metrics()
+        self._work = Work(self._following, self._ask_shards, self._woken.set, self._metrics)
+        self._turned_at = time.monotonic()
+        self._locks_node = False
         self._shards: dict[str, ShardStatus] = {}
         self._error: RedkvError | None = None
         self._asked = False  # somebody wants to see what failed tried again
@@ -64,11 +74,65 @@ class Reconciler:
             topology_epoch=self._documents.topology.epoch if self._documents.topology else 0,
             datasets={name: tuple(one.progress.status() for one in versions) for name, versions in datasets.items()},
             error=self._error.to_json() if self._error else None,
+            throttle=Throttle(rate=self._bucket.rate),
         )
+
+    def limits(self) -> Limits:
+        """What an operator may change."""
+        return Limits(bandwidth_bytes_s=None if self._bucket.limit is None else int(self._bucket.limit))
+
+    def set_limits(self, limits: Limits) -> None:
+        """Change it until the next start."""
+        self._log.info("limits changed", **limits.model_dump())
+        self._bucket.set_limit(limits.bandwidth_bytes_s)
+
+    def turn_idle_s(self) -> float | None:
+        """None while the loop turns; else the seconds since its last turn."""
+        idle_s = time.monotonic() - self._turned_at
+        return idle_s if self._locks_node and idle_s > self._settings.poll_s + TURN_S_MAX else None
+
+    def not_ready(self) -> list[str]:
+        """What is missing before this node can do what it is told."""
+        missing = [] if self._locks_node else ["the node's lock: another sidecar works here"]
+        missing += [] if self._documents.topology else ["the cluster's topology"]
+        return missing + [f"shard {name}" for name in self._clients if name not in self._shards]
+
+    def metrics_text(self) -> bytes:
+        """What Prometheus scrapes."""
+        states = Counter(one.progress.state for one in self._versions.values())
+        for state in State:
+            self._metrics.versions.labels(state).set(states[state])
+        self._metrics.held.set(self._bucket.waited_s)
+        rate = self._bucket.rate
+        self._metrics.rate.set(-1 if rate is None else rate)
+        return self._metrics.text()
+
+    async def control(self, action: str, dataset: str, version: str) -> None:
+        """pause, resume, cancel or retry one version on this node.
+
+        Raises:
+            UnknownVersionError: the node does not know it.
+            VersionActiveError: clients read what was to be cancelled.
+        """
+        key = (dataset, version)
+        known = self._versions.get(key)
+        if known is None:
+            raise UnknownVersionError(f"{dataset} {version} is not wanted on {self._settings.node}: see its status", dataset=dataset)
+        hold = {"pause": Hold.PAUSED, "cancel": Hold.CANCELLED}.get(action)
+        if hold is Hold.CANCELLED and known.is_read(await self._ask_shards()):
+            raise VersionActiveError(f"clients read {dataset} {version}: activate another version first", dataset=dataset, version=version)
+        self._log.info("control", action=action, dataset=dataset, version=version)
+        await asyncio.to_thread(self._documents.hold, dataset, known.wanted, hold)
+        if hold is None:
+            self._work.clear(key)
+        else:
+            self._work.stop(key)
+        self.wake()
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
         lock = await self._locked()
+        self._locks_node = True
         node = Node(
             settings=self._settings,
             store=self._store,
@@ -77,6 +141,8 @@ class Reconciler:
             downloads=ThreadPoolExecutor(self._settings.downloads_max, "download"),
             ingests=asyncio.Semaphore(self._settings.ingests_max),
             lock=lock,
+            bucket=self._bucket,
+            metrics=self._metrics,
         )
         try:
             for name in self._clients:
@@ -84,6 +150,7 @@ class Reconciler:
             while True:
                 self._woken.clear()
                 await self._turn_guarded(node)
+                self._turned_at = time.monotonic()
                 try:
                     await asyncio.wait_for(self._woken.wait(), self._settings.poll_s)
                 except TimeoutError:
@@ -131,7 +198,9 @@ class Reconciler:
             self._forget_unwanted()
             failures += self._start_work(node, resting, asked=asked)
             if self._documents.desired is not None:
-                failures += await sweep(node, self._documents.desired, self._shards, lambda: self._work.busy)
+                cancelled = {key for key, one in self._versions.items() if self._documents.held(key[0], one.wanted) is Hold.CANCELLED}
+                failures += await sweep(node, self._documents.desired, cancelled, self._shards, lambda: self._work.busy)
+                await asyncio.to_thread(self._documents.forget_holds)
         missing = [name for name in self._clients if name not in self._shards]
         if missing:
             failures.append(ShardUnavailableError(f"shards {', '.join(missing)} of {self._settings.node} do not answer", shards=missing))
@@ -190,7 +259,8 @@ class Reconciler:
                 if key in self._work:
                     continue
                 try:
-                    self._work.start(key, known, self._shards, judged=key in resting, asked=asked)
+                    held = self._documents.held(name, wanted)
+                    self._work.start(key, known, held, self._shards, judged=key in resting, asked=asked)
                 except RedkvError as failed:
                     failures.append(failed)
                 except OSError as failed:

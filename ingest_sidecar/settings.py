@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from pipeline.settings import FileSettings
@@ -28,9 +29,10 @@ class SidecarSettings(FileSettings):
     """One sidecar.
 
     Affects behaviour: `node` (its name in the topology), `data_dir` (on the file system of the shards' data directories), `store`,
-    `cluster`, `host` and `port` of its HTTP (loopback: it asks for no password), `shards`.
-    Affects speed: `poll_s` (how late a missed wake-up is noticed), `downloads_max` (files at once, over all datasets), `ingests_max`
-    (ingest processes at once), `nice` (added to the ingest process' priority, 0..19).
+    `cluster`, `host` and `port` of its HTTP (beyond loopback only with a `token`, which every caller then sends), `shards`.
+    Affects speed: `poll_s` (how late a missed wake-up is noticed), `downloads_max` (ranges of files at once, over all datasets),
+    `bandwidth_bytes_s` (over all downloads; changeable while it runs), `silence_s_max` (so long a silence of the store is a broken
+    connection), `ingests_max` (ingest processes at once), `nice` (added to the ingest process' priority, 0..19).
     """
 
     model_config = SettingsConfigDict(env_prefix="REDKV_SIDECAR_")
@@ -41,15 +43,17 @@ class SidecarSettings(FileSettings):
     cluster: str
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65_535)
+    token: SecretStr | None = Field(default=None, min_length=16)
     shards: tuple[OwnShard, ...] = Field(min_length=1)
     poll_s: float = Field(default=2.0, gt=0)
     downloads_max: int = Field(default=4, ge=1, le=DOWNLOADS_MAX)
+    bandwidth_bytes_s: int | None = Field(default=None, ge=1)
+    silence_s_max: float = Field(default=20.0, gt=0, le=600)
     ingests_max: int = Field(default=1, ge=1, le=16)
     nice: int = Field(default=10, ge=0, le=19)
 
-    @field_validator("host")
-    @classmethod
-    def _check_loopback(cls, host: str) -> str:
-        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-            raise ValueError(f"host {host} is not on loopback; a sidecar asks for no password yet, so it listens on loopback only")
-        return host
+    @model_validator(mode="after")
+    def _check_loopback(self) -> Self:
+        if self.token is None and self.host != "localhost" and not ipaddress.ip_address(self.host).is_loopback:
+            raise ValueError(f"host {self.host} is not on loopback: set a token, which every caller must send then, or listen on loopback")
+        return self

@@ -1,8 +1,11 @@
-"""Staging: from the object store to this node's disk, verified while it streams.
+"""Staging one file: from the object store to this node's disk in ranges, verified while they arrive.
 
 Rules:
-- A file has its final name only when its size and SHA-256 are the manifest's; before that it is `.part`, and goes on from its end.
-- A broken connection is repeated with backoff, each time from the last byte.
+- Ranges are fetched at the same time and written in their order: `.part` is always a beginning of the file, so it goes on from its end
+  after whatever happened, and the SHA-256 runs along. What arrives ahead of its turn waits in memory, RANGES_AHEAD_MAX ranges at most.
+- A file has its final name only when its size and SHA-256 are the manifest's.
+- All ranges of a file are of one object: each asks for the ETag of the first (If-Match).
+- A broken connection is repeated with backoff, each time from the last byte that came.
 - Wrong bytes are never repeated: the object itself is wrong. Only where a part of them came from this disk (a `.part` torn by a power cut),
   everything is fetched once more before the object is blamed.
 - A download ends at its next chunk once it is told to stop; its `.part` stays.
@@ -12,21 +15,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_when_event_set, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_when_event_set, wait_random_exponential
 from tenacity.nap import sleep_using_event
 
+from ingest_sidecar.bandwidth import TokenBucket
 from ingest_sidecar.plan import PlannedFile
-from pipeline.format.errors import ChecksumMismatchError, StoreUnavailableError
+from pipeline.format.errors import ChecksumMismatchError, RedkvError, StoreUnavailableError
 from pipeline.format.layout import PARTIAL_SUFFIX
 from pipeline.store import ObjectStore
 
-ATTEMPTS_MAX = 6  # per file and turn; the reconcile loop comes back for more
+ATTEMPTS_MAX = 6  # per range without a byte between them; the reconcile loop comes back for more
 BACKOFF_S_MAX = 10.0
-READ_BYTES = 1 << 20
+RANGE_BYTES = 8 << 20  # large enough that a request's latency does not count, small enough to wait in memory
+RANGES_AHEAD_MAX = 4  # of one file, the one in turn among them
+CHUNK_BYTES = 128 << 10  # between two looks at the bandwidth and the stop sign
+_READ_BYTES = 1 << 20
 
 Counter = Callable[[int], None]
 """Told how many bytes were staged; a negative number takes back."""
@@ -36,90 +44,159 @@ class DownloadStopped(Exception):  # noqa: N818 -- no failure: it was asked for
     """The download was told to stop."""
 
 
-def stage_file(store: ObjectStore, planned: PlannedFile, folder: Path, node: str, count: Counter, stopped: Event) -> Path:
-    """Bring one file to `folder`; its path. A file that is there already is only measured.
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What downloads share: `retried` is told of every broken connection, `stopped` ends them all."""
 
-    Raises:
-        ChecksumMismatchError: the object's bytes are not what the manifest says; nothing of it stays.
-        StoreError: the object could not be read.
-        DownloadStopped: `stopped` was set.
-    """
-    final = folder / planned.name
-    if final.exists() and final.stat().st_size == planned.file.bytes:
-        count(planned.file.bytes)
-        return final
-    folder.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(final.name + PARTIAL_SUFFIX)
-    resumed = part.exists() and part.stat().st_size > 0
-    download = _fetched(store, planned, part, count, stopped)
-    if resumed and not download.is_right():
-        download.discard()
-        download = _fetched(store, planned, part, count, stopped)
-    if not download.is_right():
-        download.discard()
-        raise download.mismatch(node)
-    part.replace(final)
-    return final
+    store: ObjectStore
+    bucket: TokenBucket
+    node: str
+    count: Counter
+    retried: Callable[[RedkvError], None]
+    stopped: Event
+    range_bytes: int = RANGE_BYTES
 
 
-def _fetched(store: ObjectStore, planned: PlannedFile, part: Path, count: Counter, stopped: Event) -> _Download:
-    download = _Download(store, planned, part, count, stopped)
-    attempts = Retrying(
-        retry=retry_if_exception_type(StoreUnavailableError),
-        stop=stop_after_attempt(ATTEMPTS_MAX) | stop_when_event_set(stopped),
-        wait=wait_random_exponential(max=BACKOFF_S_MAX),
-        sleep=sleep_using_event(stopped),
-        reraise=True,
-    )
-    attempts(download.go_on)
-    return download
+class StagedFile:
+    """One file under way; its methods run in threads. `begin`, `fetch` of all `ranges`, then `finish`; that again if it answers False."""
 
+    def __init__(self, tools: Tools, planned: PlannedFile, folder: Path) -> None:
+        self._tools, self._file = tools, planned.file
+        self.final = folder / planned.name
+        self._part = self.final.with_name(planned.name + PARTIAL_SUFFIX)
+        self._lock = Lock()
+        self._etag: str | None = None
+        self._reset()
 
-class _Download:
-    """One file under way: its hash runs along; what an earlier process left is hashed again first."""
-
-    def __init__(self, store: ObjectStore, planned: PlannedFile, part: Path, count: Counter, stopped: Event) -> None:
-        self._store, self._file, self._part, self._count, self._stopped = store, planned.file, part, count, stopped
+    def _reset(self) -> None:
         self._sha256 = hashlib.sha256()
-        self._have = 0
-        if part.exists():
-            with part.open("rb") as left:
-                while chunk := left.read(READ_BYTES):
-                    self._note(chunk)
+        self._have = 0  # bytes on the disk, which is where the next one goes
+        self._resumed = False
+        self._wrong_size: int | None = None
+        self._ahead: dict[int, list[bytes]] = {}  # by the place in the file where they begin
 
-    def go_on(self) -> None:
-        """Fetch what is missing. An object longer than promised is not read to its end."""
+    def begin(self) -> bool:
+        """Take what is there; True if that is the whole file, verified when it came."""
+        self._reset()
+        if self.final.exists() and self.final.stat().st_size == self._file.bytes:
+            self._tools.count(self._file.bytes)
+            return True
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        if self._part.exists() and self._part.stat().st_size > self._file.bytes:
+            self._part.unlink()
+        if self._part.exists():
+            with self._part.open("rb") as left:
+                while chunk := left.read(_READ_BYTES):
+                    self._note(chunk)
+        self._resumed = self._have > 0
+        return False
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """What is missing, in order, each as start and end."""
+        for start in range(self._have, self._file.bytes, self._tools.range_bytes):
+            yield start, min(start + self._tools.range_bytes, self._file.bytes)
+
+    def fetch(self, start: int, end: int) -> None:
+        """Bring one range.
+
+        Raises:
+            ObjectChangedError, StoreError: as named.
+            DownloadStopped: it was told to stop.
+        """
+        place, stopped = start, self._tools.stopped
+        while place < end and self._wrong_size is None:
+            before = place
+            try:
+                for attempt in self._attempts():
+                    with attempt:
+                        for chunk in self._answered(place, end):
+                            self._arrived(place, chunk)
+                            place += len(chunk)
+            except StoreUnavailableError:
+                if place == before or stopped.is_set():  # not a byte in all attempts
+                    raise
+            if place == before and self._wrong_size is None:
+                raise StoreUnavailableError(f"the store answered for {self._file.object_key} without a byte", object=self._file.object_key)
+
+    def finish(self) -> bool:
+        """Verify and give the file its name; False if what was left here was wrong, and all of it must be fetched.
+
+        Raises:
+            ChecksumMismatchError: the object's bytes are not what the manifest says; nothing of it stays.
+        """
+        if (self._have, self._sha256.hexdigest()) == (self._file.bytes, self._file.sha256) and self._wrong_size is None:
+            with self._part.open("rb") as whole:
+                os.fsync(whole.fileno())
+            self._part.replace(self.final)
+            return True
+        self._part.unlink(missing_ok=True)
+        self._tools.count(-self._have)
+        if self._resumed and self._wrong_size is None:
+            return False
+        raise self._mismatch()
+
+    def _attempts(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            stop=stop_after_attempt(ATTEMPTS_MAX) | stop_when_event_set(self._tools.stopped),
+            wait=wait_random_exponential(max=BACKOFF_S_MAX),
+            sleep=sleep_using_event(self._tools.stopped),
+            before_sleep=self._broke,
+            reraise=True,
+        )
+
+    def _broke(self, state: RetryCallState) -> None:
+        failed = state.outcome.exception() if state.outcome else None
+        if isinstance(failed, RedkvError):
+            self._tools.retried(failed)
+
+    def _answered(self, start: int, end: int) -> Iterator[bytes]:
+        part = self._tools.store.open_range(self._file.object_key, start, end, self._etag, CHUNK_BYTES)
+        if part is None or part.size != self._file.bytes:
+            self._wrong_size = part.size if part else start
+            return
+        self._etag = part.etag
+        yield from part.chunks
+
+    def _arrived(self, place: int, chunk: bytes) -> None:
+        self._tools.bucket.take(len(chunk), self._tools.stopped)
+        with self._lock:
+            self._ahead.setdefault(place, []).append(chunk)
+            self._write_ahead()
+        if self._tools.stopped.is_set():
+            raise DownloadStopped
+
+    def _write_ahead(self) -> None:
+        """Write what is in turn."""
+        if self._have not in self._ahead:
+            return
         with self._part.open("ab") as sink:
-            if self._have < self._file.bytes:
-                for chunk in self._store.stream(self._file.object_key, self._have, READ_BYTES):
+            while chunks := self._ahead.pop(self._have, None):
+                for chunk in chunks:
                     sink.write(chunk)
                     self._note(chunk)
-                    if self._have > self._file.bytes:
-                        break
-            sink.flush()
-            os.fsync(sink.fileno())
-
-    def is_right(self) -> bool:
-        """Whether size and SHA-256 are the manifest's."""
-        return (self._have, self._sha256.hexdigest()) == (self._file.bytes, self._file.sha256)
-
-    def discard(self) -> None:
-        """Throw away what is there."""
-        self._part.unlink()
-        self._count(-self._have)
-
-    def mismatch(self, node: str) -> ChecksumMismatchError:
-        """What to say of wrong bytes."""
-        file, found = self._file, self._sha256.hexdigest()
-        message = (
-            f"{file.object_key} as read on {node} has {self._have} bytes and SHA-256 {found}, the manifest says {file.bytes} bytes "
-            f"and {file.sha256}: nothing of it was ingested; build the version again under a new id"
-        )
-        return ChecksumMismatchError(message, object=file.object_key, node=node, found=found, expected=file.sha256)
 
     def _note(self, chunk: bytes) -> None:
         self._sha256.update(chunk)
         self._have += len(chunk)
-        self._count(len(chunk))
-        if self._stopped.is_set():
-            raise DownloadStopped
+        self._tools.count(len(chunk))
+
+    def _mismatch(self) -> ChecksumMismatchError:
+        file, node = self._file, self._tools.node
+        size = self._have if self._wrong_size is None else self._wrong_size
+        found = self._sha256.hexdigest() if self._wrong_size is None else "not computed"
+        message = (
+            f"{file.object_key} as read on {node} has {size} bytes and SHA-256 {found}, the manifest says {file.bytes} bytes "
+            f"and {file.sha256}: nothing of it was ingested; build the version again under a new id"
+        )
+        return ChecksumMismatchError(message, object=file.object_key, node=node, found=found, expected=file.sha256)
+
+
+def staged_bytes(folder: Path, files: Sequence[PlannedFile]) -> dict[str, int]:
+    """How many bytes of each file are there, by its name."""
+    found = {}
+    for one in files:
+        for path in (folder / one.name, folder / (one.name + PARTIAL_SUFFIX)):
+            if path.exists():
+                found[one.name] = path.stat().st_size
+    return found

@@ -37,10 +37,13 @@ Busy = Callable[[], AbstractSet[Key]]
 _log = structlog.get_logger("ingest_sidecar")
 
 
-async def sweep(node: Node, desired: Desired, shards: Mapping[str, ShardStatus], busy: Busy) -> list[RedkvError]:
-    """Remove what `desired` does not name; what could not be removed."""
+async def sweep(
+    node: Node, desired: Desired, cancelled: AbstractSet[Key], shards: Mapping[str, ShardStatus], busy: Busy
+) -> list[RedkvError]:
+    """Remove what `desired` does not name, and what was cancelled here; what could not be removed."""
     failures: list[RedkvError] = []
-    for what, removal in _removals(node, desired, shards, busy):
+    wanted = {(name, one.version) for name, dataset in desired.datasets.items() for one in dataset.versions} - cancelled
+    for what, removal in _removals(node, desired, wanted, shards, busy):
         try:
             await removal
         except RedkvError as failed:
@@ -51,9 +54,8 @@ async def sweep(node: Node, desired: Desired, shards: Mapping[str, ShardStatus],
 
 
 def _removals(
-    node: Node, desired: Desired, shards: Mapping[str, ShardStatus], busy: Busy
+    node: Node, desired: Desired, wanted: AbstractSet[Key], shards: Mapping[str, ShardStatus], busy: Busy
 ) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-    wanted = {(name, one.version) for name, dataset in desired.datasets.items() for one in dataset.versions}
     for dataset, version in set(staged_versions(node.paths)) - wanted - busy():
         yield f"the staged files of {dataset} {version}", asyncio.to_thread(remove_staged, node.paths, dataset, version)
     for name in node.clients:

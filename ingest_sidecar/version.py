@@ -13,17 +13,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Event as ThreadEvent
 
+from ingest_sidecar.bandwidth import TokenBucket
 from ingest_sidecar.disk import free_bytes, published, remove_staged
+from ingest_sidecar.download import download
 from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard, run_ingest
-from ingest_sidecar.plan import Plan, PlannedFile, Slots, check_disk, covered, plan, still_missing
+from ingest_sidecar.metrics import Metrics
+from ingest_sidecar.plan import Plan, Slots, check_disk, covered, plan, still_missing
 from ingest_sidecar.progress import Progress
 from ingest_sidecar.settings import SidecarSettings
 from ingest_sidecar.shard_client import ShardClient
-from ingest_sidecar.stage import DownloadStopped, stage_file
+from ingest_sidecar.stage import Tools, staged_bytes
 from pipeline.format.admin import AdminCommand, ShardStatus, VersionIdentity
 from pipeline.format.desired import DesiredVersion, Goal
 from pipeline.format.errors import (
@@ -31,11 +33,9 @@ from pipeline.format.errors import (
     FormatError,
     IngestProcessError,
     NodeError,
-    Outcome,
-    RedkvError,
     SampleMismatchError,
 )
-from pipeline.format.layout import PARTIAL_SUFFIX, NodePaths, ShardPaths
+from pipeline.format.layout import NodePaths, ShardPaths
 from pipeline.format.manifest import Manifest
 from pipeline.format.slots import key_slot, slot_set
 from pipeline.load.states import Event, State
@@ -53,6 +53,8 @@ class Node:
     downloads: ThreadPoolExecutor
     ingests: asyncio.Semaphore
     lock: int
+    bucket: TokenBucket
+    metrics: Metrics
     staging: set[Progress] = field(default_factory=set)
 
     def shard_paths(self, name: str) -> ShardPaths:
@@ -108,7 +110,7 @@ class VersionOnNode:
             folder = self._folder()
             self.progress.plan(len(planned.files), planned.bytes)
             self.progress.at("checking free space")
-            there = await asyncio.to_thread(_staged_bytes, folder, planned)
+            there = await asyncio.to_thread(staged_bytes, folder, planned.files)
             others = sum(one.bytes_total - one.bytes_done for one in self._node.staging)
             what = f"staging {self.dataset} {self.wanted.version}"
             check_disk(still_missing(planned.files, there) + others, free_bytes(self._node.paths.root), self._node.settings.node, what)
@@ -133,6 +135,7 @@ class VersionOnNode:
                 total = sum(one.file.entries for shard in job.shards for one in shard.files)
                 await run_ingest(job, self._node.lock, lambda seen: self.progress.at(f"checked {seen} of {total} entries"))
             self._broken -= lacking.keys()
+            self._node.metrics.bytes.labels("ingest").inc(planned.bytes)
         self.progress.hold(self._identities(owned) or {})
         self.progress.at("reading samples through the shards")
         self.progress.samples_checked = await self._check_samples(owned)
@@ -149,12 +152,16 @@ class VersionOnNode:
 
     async def retire(self, shards: Mapping[str, ShardStatus]) -> bool:
         """Keep it on disk, closed. Nothing is done, and False the answer, while one of `shards` still serves it."""
-        if any(self._is_active(status) for status in shards.values()):
+        if self.is_read(shards):
             return False
         await self._all(AdminCommand.CLOSE, self._node.clients)
         self.progress.apply(Event.RETIRE)
         self.progress.at("retired")
         return True
+
+    def is_read(self, shards: Mapping[str, ShardStatus]) -> bool:
+        """Whether clients of any shard read it."""
+        return any(self._is_active(status) for status in shards.values())
 
     async def register(self) -> None:
         """Make sure that every shard knows the dataset's prefix."""
@@ -210,24 +217,21 @@ class VersionOnNode:
         return self._manifest
 
     async def _download(self, planned: Plan, folder: Path) -> None:
-        """All files, as many at a time as the node allows; ends when every thread has, whether done, failed or cancelled."""
-        stopped, node = ThreadEvent(), self._node
+        node, moved = self._node, self._node.metrics.bytes.labels("stage")
 
-        async def fetch(one: PlannedFile) -> None:
-            work = partial(stage_file, node.store, one, folder, node.settings.node, self.progress.add_bytes, stopped)
-            await asyncio.get_running_loop().run_in_executor(node.downloads, work)
-            self.progress.add_file()
+        def count(staged: int) -> None:
+            self.progress.add_bytes(staged)
+            moved.inc(max(0, staged))
 
-        fetches = [asyncio.ensure_future(fetch(one)) for one in planned.files]
-        try:
-            if fetches:
-                await asyncio.wait(fetches, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            stopped.set()
-            results = await asyncio.gather(*fetches, return_exceptions=True)
-        failures = [one for one in results if isinstance(one, BaseException) and not isinstance(one, DownloadStopped)]
-        if failures:  # the gravest speaks for the others
-            raise min(failures, key=lambda one: isinstance(one, RedkvError) and one.outcome is not Outcome.FATAL)
+        tools = Tools(
+            store=node.store,
+            bucket=node.bucket,
+            node=node.settings.node,
+            count=count,
+            retried=lambda failed: node.metrics.retried("stage", failed),
+            stopped=ThreadEvent(),
+        )
+        await download(tools, planned.files, folder, node.downloads, self.progress.add_file)
 
     def _job(self, planned: Plan) -> IngestJob:
         folder = self._folder()
@@ -291,12 +295,3 @@ async def to_its_end(work: Callable[..., None], *arguments: object) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({running})
         raise
-
-
-def _staged_bytes(folder: Path, planned: Plan) -> dict[str, int]:
-    found = {}
-    for one in planned.files:
-        for path in (folder / one.name, folder / (one.name + PARTIAL_SUFFIX)):
-            if path.exists():
-                found[one.name] = path.stat().st_size
-    return found

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import structlog
 
 from ingest_sidecar.disk import disk_failure
+from ingest_sidecar.documents import Hold
+from ingest_sidecar.metrics import Metrics
 from ingest_sidecar.plan import Slots
 from ingest_sidecar.version import VersionOnNode
 from pipeline.format.admin import ShardStatus
 from pipeline.format.desired import Goal
-from pipeline.format.errors import IllegalTransitionError, IngestProcessError, Outcome, RedkvError
+from pipeline.format.errors import IllegalTransitionError, IngestProcessError, Outcome, RedkvError, VersionCancelledError
 from pipeline.load.states import Event, State
 
 BACKOFF_S_MIN = 0.5
@@ -60,11 +62,13 @@ class Work:
         following: Callable[[], Following],
         ask_shards: Callable[[], Awaitable[Mapping[str, ShardStatus]]],
         ended: Callable[[], None],
+        metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._following, self._ask_shards, self._told_end, self._clock = following, ask_shards, ended, clock
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._fatal: dict[Key, _Fatal] = {}
+        self._metrics = metrics
         self._log = structlog.get_logger("ingest_sidecar")
 
     def __contains__(self, key: Key) -> bool:
@@ -75,14 +79,20 @@ class Work:
         """The versions that work still touches."""
         return frozenset(self._tasks)
 
-    def start(self, key: Key, version: VersionOnNode, shards: Mapping[str, ShardStatus], *, judged: bool, asked: bool) -> None:
-        """Start what a version needs, if anything. `judged`: the shards' words are newer than the last work on it; `asked`: somebody asked
-        for another try of what failed.
+    def start(
+        self, key: Key, version: VersionOnNode, hold: Hold | None, shards: Mapping[str, ShardStatus], *, judged: bool, asked: bool
+    ) -> None:
+        """Start what a version needs, if anything, and if no operator holds it. `judged`: the shards' words are newer than the last work on
+        it; `asked`: somebody asked for another try of what failed.
 
         Raises:
             RedkvError: what is on disk can't be read.
         """
         following, progress = self._following(), version.progress
+        progress.paused = hold is Hold.PAUSED
+        if hold is not None and progress.state is not State.ACTIVE:
+            _rest(version, hold)
+            return
         if progress.state is State.FAILED:
             if not self._is_due_again(key, version, following.epoch, asked=asked):
                 return
@@ -108,6 +118,10 @@ class Work:
         self.stop(key)
         self._fatal.pop(key, None)
 
+    def clear(self, key: Key) -> None:
+        """A failure of it counts no more: it is tried again at once."""
+        self._fatal.pop(key, None)
+
     async def stop_all(self) -> None:
         """Ask everything to end, and wait for that."""
         tasks = list(self._tasks.values())
@@ -129,12 +143,14 @@ class Work:
         """Work on one version until it has reached its goal, which may move on meanwhile."""
         backoff_s = BACKOFF_S_MIN
         while is_due(version.progress.state, version.wanted.goal):
+            step = _step_of(version)
             try:
-                await self._step(version)
+                with self._metrics.step(step):
+                    await self._step(version)
                 version.progress.error = None
                 backoff_s = BACKOFF_S_MIN
             except Exception as failed:  # noqa: BLE001 -- one version's failure stays its own, whatever it is; noted and shown
-                if not await self._failed(key, version, self._named(version, failed), backoff_s):
+                if not await self._failed(key, version, self._named(version, failed), step, backoff_s):
                     return
                 backoff_s = min(2 * backoff_s, BACKOFF_S_MAX)
         self._fatal.pop(key, None)
@@ -165,7 +181,7 @@ class Work:
             case other:  # only work leaves these states, and it does not end within one
                 raise IllegalTransitionError(f"{version.dataset} {version.wanted.version} is {other}, from where no work starts")
 
-    async def _failed(self, key: Key, version: VersionOnNode, failed: RedkvError, backoff_s: float) -> bool:
+    async def _failed(self, key: Key, version: VersionOnNode, failed: RedkvError, step: str, backoff_s: float) -> bool:
         """Note a failure; True if the step is to be repeated, after a pause."""
         self._log.error("step failed", dataset=version.dataset, version=version.wanted.version, **failed.to_json())
         version.progress.error = failed
@@ -175,10 +191,39 @@ class Work:
             wait_s = min(2 * before.wait_s, FATAL_BACKOFF_S_MAX) if before else FATAL_BACKOFF_S_MIN
             self._fatal[key] = _Fatal(self._following().epoch, wait_s, self._clock() + wait_s * random.uniform(0.5, 1.0))
             return False
+        self._metrics.retried(step, failed)
         await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
         version.progress.apply(Event.RETRY)
         return True
 
+
+def _step_of(version: VersionOnNode) -> str:
+    """The name of the next step, for metrics."""
+    if version.wanted.goal is Goal.RETIRED:
+        return "retire"
+    return {State.ABSENT: "stage", State.STAGED: "ingest"}.get(version.progress.state, "activate")
+
+
+def _rest(version: VersionOnNode, hold: Hold) -> None:
+    """Where a version stands that an operator holds, and that no work touches."""
+    progress = version.progress
+    if hold is Hold.PAUSED:
+        if progress.state in {State.STAGING, State.INGESTING}:
+            progress.apply(Event.REMOVE)  # what is staged is found again
+        if progress.step != _PAUSED:
+            progress.at(_PAUSED)
+    elif not isinstance(progress.error, VersionCancelledError):
+        what = f"{version.dataset} {version.wanted.version}"
+        if progress.state is not State.FAILED:
+            progress.apply(Event.FAIL)
+        progress.error = VersionCancelledError(
+            f"{what} was cancelled on this node: `retry` it there, or load it again",
+            dataset=version.dataset,
+            version=version.wanted.version,
+        )
+
+
+_PAUSED = "paused by an operator"
 
 _ENOUGH = {
     Goal.STAGED: {State.STAGED, State.INGESTING, State.READY, State.ACTIVE, State.RETIRED},

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.format.errors import UsageError
@@ -62,7 +62,7 @@ class ClusterSettings(FileSettings):
     Affects behaviour: `store` (s3://bucket/prefix), `cluster` (its name in the store), `metastore_uris` (thrift://host:port of the Hive
     metastore), `spark_master`, `spark_conf` (more `--conf` of spark-submit), `environment` (variables for this process and those that it
     starts, over those that are set already: a cluster's own account stands over that of the shell; an empty one is removed).
-    `log_dir` takes the logs of build jobs. Affects speed: nothing.
+    `sidecar_token` is what the nodes' sidecars ask for, if they do. `log_dir` takes the logs of build jobs. Affects speed: nothing.
     """
 
     model_config = SettingsConfigDict(env_prefix="REDKV_")
@@ -70,6 +70,7 @@ class ClusterSettings(FileSettings):
     store: str
     cluster: str
     metastore_uris: str
+    sidecar_token: SecretStr | None = None
     spark_master: str = "local[2]"
     spark_conf: dict[str, str] = Field(default_factory=dict)
     log_dir: Path = Path(tempfile.gettempdir())

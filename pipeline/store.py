@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from pipeline.format.errors import (
     ConflictError,
+    ObjectChangedError,
     ObjectMissingError,
     OutcomeUnknownError,
     StoreAccessError,
@@ -78,10 +79,19 @@ class ObjectInfo:
     modified_s: float
 
 
-class ObjectStore:
-    """One root in an S3-compatible store. Thread-safe, as boto3 clients are."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of an object as it arrives: the object's ETag and its size in bytes, and the bytes in chunks."""
 
-    def __init__(self, root: str, access: Access | None = None) -> None:
+    etag: str
+    size: int
+    chunks: Iterator[bytes]
+
+
+class ObjectStore:
+    """One root in an S3-compatible store. Thread-safe, as boto3 clients are. `silence_s_max`: so long a silence is a broken connection."""
+
+    def __init__(self, root: str, access: Access | None = None, silence_s_max: float = READ_TIMEOUT_S) -> None:
         address = urlsplit(root)
         if address.scheme != "s3" or not address.netloc:
             raise UsageError(f"store {root!r} is no S3 address: write s3://bucket/prefix", store=root)
@@ -89,7 +99,7 @@ class ObjectStore:
         self._bucket = address.netloc
         path = address.path.strip("/")
         self._prefix = f"{path}/" if path else ""
-        self._client = _new_client(access)
+        self._client = _new_client(access, silence_s_max)
 
     def get(self, key: str) -> Blob:
         """Read a small object.
@@ -135,15 +145,35 @@ class ObjectStore:
         with self._translated("upload", key, writes=True), path.open("rb") as source:
             self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=source, ChecksumSHA256=checksum)
 
-    def stream(self, key: str, start: int = 0, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
-        """The bytes of an object from `start` on, in chunks; none if it has no more, as when a connection broke after the last byte.
+    def open_range(self, key: str, start: int, end: int, etag: str | None = None, chunk_bytes: int = 1 << 20) -> Part | None:
+        """The bytes of an object from `start` up to, without, `end`, or to its end; None if it has none there.
 
         Raises:
-            StoreUnavailableError: the connection broke; go on from where the bytes ended.
+            ObjectChangedError: it does not have that ETag any more.
+            StoreUnavailableError: also while the chunks are read: the connection broke; go on from where the bytes ended.
         """
-        with suppress(_NothingThere), self._translated("read", key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=f"bytes={start}-")
-            yield from answer["Body"].iter_chunks(chunk_bytes)
+        condition: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        try:
+            with self._translated("read", key):
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=f"bytes={start}-{end - 1}", **condition)
+        except _NothingThere:
+            return None
+        except ConflictError as changed:
+            raise self._changed(key) from changed
+        if etag is not None and answer["ETag"] != etag:  # a store that does not know If-Match here
+            answer["Body"].close()
+            raise self._changed(key)
+        size = int(answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"])
+        return Part(answer["ETag"], size, self._chunks(key, answer["Body"], chunk_bytes))
+
+    def _chunks(self, key: str, body: Any, chunk_bytes: int) -> Iterator[bytes]:
+        with self._translated("read", key), closing(body):
+            yield from body.iter_chunks(chunk_bytes)
+
+    def _changed(self, key: str) -> ObjectChangedError:
+        where = f"{self.root.rstrip('/')}/{key}"
+        message = f"{where} was written anew while it was read: objects of a version never change; build it again under a new id"
+        return ObjectChangedError(message, object=key)
 
     def size(self, key: str) -> int:
         """The bytes of an object."""
@@ -198,10 +228,10 @@ def _refusal(refused: ClientError, verb: str, where: str) -> Exception:
     return kind(f"the store refused to {verb} {where}: {refused}", object=where, code=code, status=status)
 
 
-def _new_client(access: Access | None) -> S3Client:
+def _new_client(access: Access | None, silence_s_max: float) -> S3Client:
     settings = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
+        read_timeout=silence_s_max,
         max_pool_connections=POOL_CONNECTIONS_MAX,
         retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
         request_checksum_calculation="when_required",  # uploads carry a SHA-256 of their own

@@ -57,7 +57,7 @@ def apply(
         if wanted.epoch <= epoch:
             raise StaleEpochError(f"the topology in the store has epoch {epoch}: give {file} a higher one than {wanted.epoch}", epoch=epoch)
         store.replace(key, wanted.to_json(), current.etag)
-    with Nodes(wanted) as nodes:
+    with Nodes(wanted, settings.sidecar_token) as nodes:
         nodes.wake()
     typer.echo(f"topology of {wanted.cluster} is at epoch {wanted.epoch}: {len(wanted.shards)} shards on {len(wanted.nodes)} nodes")
     if wanted.unowned():

@@ -38,7 +38,7 @@ def status(
     if dataset is not None and dataset not in desired.datasets:
         known = ", ".join(sorted(desired.datasets)) or "none"
         raise UsageError(f"cluster {settings.cluster} has no dataset {dataset!r}: it has {known}", dataset=dataset)
-    with Nodes(documents.topology()) as nodes:
+    with Nodes(documents.topology(), settings.sidecar_token) as nodes:
         answers = nodes.statuses()
     names = [dataset] if dataset else sorted(desired.datasets)
     if output is Format.JSON:
@@ -61,7 +61,14 @@ def as_json(desired: Desired, answers: dict[str, Answer], names: list[str]) -> d
 
 def _node_json(answer: Answer, names: list[str]) -> dict[str, Any]:
     if isinstance(answer, SidecarUnavailableError):
-        return {"answers": False, "desired_epoch": None, "topology_epoch": None, "datasets": {}, "error": answer.to_json()}
+        return {
+            "answers": False,
+            "desired_epoch": None,
+            "topology_epoch": None,
+            "datasets": {},
+            "error": answer.to_json(),
+            "throttle": None,
+        }
     return answer.model_dump(mode="json", exclude={"format_version", "node", "datasets"}) | {
         "answers": True,
         "datasets": {name: [one.model_dump(mode="json") for one in answer.datasets.get(name, ())] for name in names},

@@ -32,9 +32,11 @@ Rules:
     │   ├── StoreUnavailableError    retryable
     │   ├── StoreAccessError         403, wrong or expired credentials
     │   ├── ObjectMissingError
+    │   ├── ObjectChangedError       an object that never changes did
     │   ├── ConflictError            412: somebody else was first
     │   └── OutcomeUnknownError      unknown
     ├── NodeError                    one storage node
+    │   ├── VersionCancelledError    somebody took it off this node
     │   ├── ShardUnavailableError    retryable
     │   ├── SidecarUnavailableError  retryable
     │   ├── DiskFullError            retryable
@@ -56,6 +58,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any, ClassVar
+
+RUNBOOK = "docs/runbook.md"  # a paragraph per error that a node, a store or a load can end with
 
 
 class Outcome(StrEnum):
@@ -87,13 +91,14 @@ class RedkvError(Exception):
         return _rebuild, (type(self), self.message, self.fields)
 
     def to_json(self) -> dict[str, Any]:
-        """The failure as a JSON object: error, message, fields, outcome, acts."""
+        """The failure as a JSON object: error, message, fields, outcome, acts, and the paragraph of the runbook about it."""
         return {
             "error": type(self).__name__,
             "message": self.message,
             "fields": self.fields,
             "outcome": str(self.outcome),
             "acts": self.acts,
+            "runbook": f"{RUNBOOK}#{type(self).__name__.lower()}",
         }
 
     @staticmethod
@@ -219,6 +224,12 @@ class ObjectMissingError(StoreError):
     """An object that must be there is not."""
 
 
+class ObjectChangedError(StoreError):
+    """An object that never changes was written anew while it was read."""
+
+    acts = "the operator: find out who writes there, and build the version again under a new id"
+
+
 class ConflictError(StoreError):
     """A conditional write found that somebody else was first."""
 
@@ -235,6 +246,12 @@ class OutcomeUnknownError(StoreError):
 
 class NodeError(RedkvError):
     """One storage node refused or failed."""
+
+
+class VersionCancelledError(NodeError):
+    """An operator cancelled a version on a node."""
+
+    acts = "the caller: load it again, or `retry` it on that node"
 
 
 class ShardUnavailableError(NodeError):

@@ -97,7 +97,7 @@ class Coordinator:
             check_prefix(desired, spec.dataset, spec.prefix)
         manifest, digest = self._built(spec, spec_path, version, log)
         desired = self.documents.desired()  # another load may have written while this one built
-        with Nodes(topology) as nodes:
+        with Nodes(topology, self.settings.sidecar_token) as nodes:
             if _is_active(desired, manifest):
                 return self._finish(desired, manifest, nodes)
             _check_order(desired, spec, version)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+from pydantic import SecretStr
 
 from pipeline.format.errors import FormatError, SidecarUnavailableError
 from pipeline.format.topology import Node, Topology
@@ -36,13 +37,14 @@ _FAILURES = (httpx.HTTPError, httpx.InvalidURL, TimeoutError)
 class Nodes:
     """All sidecars of a cluster. A context manager: it holds connections and a thread, and leaving it ends open questions at once."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, token: SecretStr | None = None) -> None:
         self.topology = topology
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="nodes", daemon=True)
         self._thread.start()
         limits = httpx.Limits(max_connections=CONNECTIONS_MAX)
-        self._client = httpx.AsyncClient(timeout=ANSWER_S_MAX, trust_env=False, limits=limits)
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        self._client = httpx.AsyncClient(timeout=ANSWER_S_MAX, trust_env=False, limits=limits, headers=headers)
         self._asked: dict[str, Future[Answer]] = {}
         self._last: dict[str, Answer] = {}
         self._open: set[asyncio.Task[Any]] = set()
@@ -113,6 +115,8 @@ class Nodes:
 
 def _reason(failed: Exception) -> str:
     match failed:
+        case httpx.HTTPStatusError() if failed.response.status_code == httpx.codes.UNAUTHORIZED:
+            return "it asks for its token: set sidecar_token in the settings"
         case httpx.HTTPStatusError():
             return f"it answers with HTTP status {failed.response.status_code}"
         case TimeoutError() | httpx.TimeoutException():

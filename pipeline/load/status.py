@@ -4,7 +4,11 @@
 
     GET  /v1/status   NodeStatus
     POST /v1/wake     202; read the desired state and the topology now, without waiting for the next poll
+    GET  /v1/limits   Limits; PUT changes them until the next start
     GET  /v1/health   200 while the sidecar's loop runs
+    GET  /v1/ready    200 while it follows its documents and all its shards answer
+
+All of it is in /v1/openapi.json.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ class VersionStatus(Record):
 
     Files and bytes count what this node needs: `*_done` of `*_total` are staged. `rate` is bytes/s over the last seconds, `eta_s` the
     seconds left at that rate (None if unknown), `idle_s` the seconds since anything moved. `error` is `RedkvError.to_json`.
-    `shards` is filled from READY on; `samples_checked` counts sampled keys read back through the serving path.
+    `shards` is filled from READY on; `samples_checked` counts sampled keys read back through the serving path. `paused`: an operator
+    stopped the work on it.
     """
 
     version: str
@@ -46,16 +51,33 @@ class VersionStatus(Record):
     samples_checked: int = 0
     shards: dict[str, ShardVersion] = Field(default_factory=dict)
     error: dict[str, Any] | None = None
+    paused: bool = False
+
+
+class Limits(VersionedRecord):
+    """What an operator may change while a sidecar runs: `bandwidth_bytes_s` over all downloads; None is no limit."""
+
+    bandwidth_bytes_s: int | None = Field(default=None, ge=1)
+
+
+class Throttle(Record):
+    """What holds the work on a node back, and why: `pace` is 1 for unhindered, `rate` the bytes/s that count, `p99_us` the readers' p99."""
+
+    pace: float = 1.0
+    rate: float | None = None
+    p99_us: float | None = None
+    reason: str = ""
 
 
 class NodeStatus(VersionedRecord):
-    """One node: the epochs that it follows, and every dataset's versions. `error` is a failure of the node as a whole."""
+    """One node: the epochs that it follows, every dataset's versions, what holds it back; `error` is a failure of the node as a whole."""
 
     node: str
     desired_epoch: int
     topology_epoch: int
     datasets: dict[str, tuple[VersionStatus, ...]] = Field(default_factory=dict)
     error: dict[str, Any] | None = None
+    throttle: Throttle = Throttle()
 
     def find(self, dataset: str, version: str) -> VersionStatus | None:
         """The entry of one version."""

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 
+from ingest_sidecar.bandwidth import TokenBucket
 from ingest_sidecar.documents import Documents
+from ingest_sidecar.download import download
 from ingest_sidecar.plan import PlannedFile
-from ingest_sidecar.stage import READ_BYTES, DownloadStopped, stage_file
+from ingest_sidecar.stage import Tools
 from pipeline.format.desired import Desired
-from pipeline.format.errors import ChecksumMismatchError, FormatError, FormatVersionError, ObjectMissingError, StaleEpochError
+from pipeline.format.errors import (
+    ChecksumMismatchError,
+    FormatError,
+    FormatVersionError,
+    ObjectChangedError,
+    ObjectMissingError,
+    StaleEpochError,
+)
 from pipeline.format.layout import PARTIAL_SUFFIX, NodePaths, desired_key
 from pipeline.format.manifest import ManifestFile
 from pipeline.format.slots import SlotRange
@@ -22,7 +33,8 @@ from pipeline.format.topology import Topology
 from tests.support.s3 import S3, s3_store
 from tests.support.sidecars import Head
 
-BYTES = 3 * READ_BYTES + 17
+RANGE = 1 << 20
+BYTES = 6 * RANGE + 17
 DATA = random.Random(20_261_123).randbytes(BYTES)
 
 
@@ -55,12 +67,25 @@ def planned(s3: S3, content: bytes, promised: bytes = DATA) -> PlannedFile:
     return PlannedFile(file, "00000-1-000.sst")
 
 
-def stage(s3: S3, one: PlannedFile, folder: Path, stopped: Event | None = None) -> tuple[Path, list[int]]:
-    counted: list[int] = []
-    return stage_file(s3.store, one, folder, "node-1", counted.append, stopped or Event()), counted
+def stage(
+    s3: S3, one: PlannedFile, folder: Path, counted: list[int] | None = None, bucket: TokenBucket | None = None, stop_after: int = BYTES
+) -> tuple[Path, list[int]]:
+    """One file by three threads, in ranges; told to stop when so many bytes are counted."""
+    counted = [] if counted is None else counted
+    stopped = Event()
+
+    def count(staged: int) -> None:
+        counted.append(staged)
+        if sum(counted) > stop_after:
+            stopped.set()
+
+    tools = Tools(s3.store, bucket or TokenBucket(), "node-1", count, lambda _: None, stopped, RANGE)
+    with ThreadPoolExecutor(3) as threads:
+        asyncio.run(download(tools, [one], folder, threads, lambda: None))
+    return folder / one.name, counted
 
 
-@pytest.mark.parametrize("there", [0, 1, READ_BYTES, BYTES - 1, BYTES])
+@pytest.mark.parametrize("there", [0, 1, RANGE, BYTES - 1, BYTES])
 def test_a_part_goes_on_from_its_end(s3: S3, tmp_path: Path, there: int) -> None:
     one = planned(s3, DATA)
     (tmp_path / f"{one.name}{PARTIAL_SUFFIX}").write_bytes(DATA[:there])
@@ -85,7 +110,7 @@ def test_a_wrong_object_is_named_and_leaves_nothing(s3: S3, tmp_path: Path, cont
     one = planned(s3, content)
     counted: list[int] = []
     with pytest.raises(ChecksumMismatchError, match="nothing of it was ingested") as refused:
-        stage_file(s3.store, one, tmp_path, "node-1", counted.append, Event())
+        stage(s3, one, tmp_path, counted)
     assert refused.value.fields["object"] == one.file.object_key
     assert sum(counted) == 0
     assert list(tmp_path.iterdir()) == []
@@ -99,16 +124,40 @@ def test_a_missing_object_is_named(s3: S3, tmp_path: Path) -> None:
 
 
 def test_a_download_that_is_stopped_keeps_what_it_has(s3: S3, tmp_path: Path) -> None:
-    one, stopped = planned(s3, DATA), Event()
-
-    def count(_: int) -> None:
-        stopped.set()
-
-    with pytest.raises(DownloadStopped):
-        stage_file(s3.store, one, tmp_path, "node-1", count, stopped)
+    one = planned(s3, DATA)
+    stage(s3, one, tmp_path, stop_after=RANGE // 2)
     [part] = tmp_path.iterdir()
-    assert 0 < part.stat().st_size < BYTES
-    assert stage(s3, one, tmp_path)[0].read_bytes() == DATA
+    kept = part.stat().st_size
+    assert 0 < kept < BYTES
+    assert part.read_bytes() == DATA[:kept]
+    path, counted = stage(s3, one, tmp_path)
+    assert path.read_bytes() == DATA
+    assert counted[0] == min(kept, RANGE)
+
+
+def test_an_object_written_anew_while_it_is_read_has_its_own_error(s3: S3, tmp_path: Path) -> None:
+    one = planned(s3, DATA)
+
+    class Changing(list[int]):
+        def append(self, staged: int) -> None:
+            super().append(staged)
+            if len(self) == 1:
+                s3.store.delete(one.file.object_key)
+                s3.store.create(one.file.object_key, bytes(BYTES))
+
+    with pytest.raises(ObjectChangedError, match="written anew") as refused:
+        stage(s3, one, tmp_path, Changing())
+    assert refused.value.fields["object"] == one.file.object_key
+
+
+def test_the_bandwidth_holds_for_all_and_rises_while_they_wait(s3: S3, tmp_path: Path) -> None:
+    one, bucket = planned(s3, DATA), TokenBucket(1.0)
+    timer = Timer(0.2, bucket.set_limit, [None])
+    timer.start()
+    path, _ = stage(s3, one, tmp_path, bucket=bucket)  # at a byte per second, it would take weeks
+    timer.join()
+    assert path.read_bytes() == DATA
+    assert bucket.waited_s > 0
 
 
 def documents(s3: S3, folder: Path, cluster: str = "test") -> Documents:

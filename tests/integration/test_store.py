@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.format.errors import (
     ConflictError,
+    ObjectChangedError,
     ObjectMissingError,
     OutcomeUnknownError,
     StoreAccessError,
@@ -107,15 +108,27 @@ def test_get_if_changed(store: ObjectStore) -> None:
     assert whole.data == b"two"
 
 
-def test_upload_and_stream(store: ObjectStore, tmp_path: Path) -> None:
+def test_upload_and_read_in_ranges(store: ObjectStore, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(LARGE)
     store.upload(path, "file", hashlib.sha256(LARGE).hexdigest())
     assert store.size("file") == len(LARGE)
-    assert b"".join(store.stream("file")) == LARGE
-    chunks = list(store.stream("file", start=1_000_003, chunk_bytes=700_001))
-    assert b"".join(chunks) == LARGE[1_000_003:]
+    part = store.open_range("file", 1_000_003, 3_000_000, chunk_bytes=700_001)
+    assert part is not None
+    chunks = list(part.chunks)
+    assert (part.size, b"".join(chunks)) == (len(LARGE), LARGE[1_000_003:3_000_000])
     assert {len(chunk) for chunk in chunks[:-1]} == {700_001}
+    same = store.open_range("file", 0, 10, part.etag)
+    assert same is not None
+    assert b"".join(same.chunks) == LARGE[:10]
+
+
+def test_a_range_of_an_object_that_was_written_anew_is_refused(store: ObjectStore) -> None:
+    etag = store.create("file", b"before")
+    store.delete("file")
+    store.create("file", b"after!")
+    with pytest.raises(ObjectChangedError, match="written anew"):
+        store.open_range("file", 0, 3, etag)
 
 
 def test_upload_of_other_bytes_than_the_sha256_says_is_refused(store: ObjectStore, tmp_path: Path) -> None:
@@ -127,12 +140,13 @@ def test_upload_of_other_bytes_than_the_sha256_says_is_refused(store: ObjectStor
         store.get("file")
 
 
-def test_stream_from_the_very_end(store: ObjectStore) -> None:
+def test_a_range_from_the_very_end(store: ObjectStore) -> None:
     """A download that broke after its last byte goes on from there."""
     store.create("file", b"12345")
-    assert b"".join(store.stream("file", start=5)) == b""
+    assert store.open_range("file", 5, 10) is None
     store.create("empty", b"")
-    assert b"".join(store.stream("empty")) == b""
+    empty = store.open_range("empty", 0, 10)
+    assert empty is None or b"".join(empty.chunks) == b""
 
 
 def test_list_stays_below_the_root_and_the_prefix(server: S3) -> None:
@@ -162,7 +176,7 @@ def test_delete_twice(store: ObjectStore) -> None:
 READS: dict[str, Callable[[ObjectStore], object]] = {
     "get": lambda store: store.get("no/such"),
     "get_if_changed": lambda store: store.get_if_changed("no/such", None),
-    "stream": lambda store: list(store.stream("no/such")),
+    "open_range": lambda store: store.open_range("no/such", 0, 10),
     "size": lambda store: store.size("no/such"),
 }
 LISTS: dict[str, Callable[[ObjectStore], object]] = {"list": lambda store: list(store.list(""))}

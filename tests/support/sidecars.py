@@ -128,10 +128,19 @@ class NodeUnderTest:
             self.kill()
 
     def status(self) -> NodeStatus:
-        return NodeStatus.from_json(httpx.get(f"http://127.0.0.1:{self.port}/v1/status").content, "status")
+        return NodeStatus.from_json(self.ask("GET", "status").content, "status")
 
     def wake(self) -> None:
-        assert httpx.post(f"http://127.0.0.1:{self.port}/v1/wake").status_code == httpx.codes.ACCEPTED
+        assert self.ask("POST", "wake").status_code == httpx.codes.ACCEPTED
+
+    def control(self, action: str, dataset: str, version: str) -> None:
+        answer = self.ask("POST", f"versions/{dataset}/{version}/{action}")
+        assert answer.status_code == httpx.codes.ACCEPTED, answer.text
+
+    def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
+        """One HTTP question, with the token if the sidecar has one."""
+        headers = {"Authorization": f"Bearer {self.options['token']}"} if "token" in self.options else {}
+        return httpx.request(method, f"http://127.0.0.1:{self.port}/v1/{path}", headers=headers, json=body)
 
     def until(self, dataset: str, version: str, state: State) -> VersionStatus:
         """Wait until a version is in that state; its status. A fatal failure on the way is an AssertionError."""

@@ -176,5 +176,7 @@ def test_the_json_of_status_has_the_same_fields_for_every_node() -> None:
     away = SidecarUnavailableError("the sidecar of b does not answer", node="b")
     answers: dict[str, Answer] = {"a": NodeStatus(node="a", desired_epoch=3, topology_epoch=1), "b": away}
     told = json.loads(json.dumps(as_json(Desired(cluster="c", epoch=3), answers, [])))
-    assert told["nodes"]["a"] == {"answers": True, "desired_epoch": 3, "topology_epoch": 1, "datasets": {}, "error": None}
-    assert told["nodes"]["b"] == {"answers": False, "desired_epoch": None, "topology_epoch": None, "datasets": {}, "error": away.to_json()}
+    assert set(told["nodes"]["a"]) == set(told["nodes"]["b"])
+    assert told["nodes"]["a"]["answers"] is True
+    nothing: dict[str, object] = {"desired_epoch": None, "topology_epoch": None, "datasets": {}, "throttle": None}
+    assert told["nodes"]["b"] == {"answers": False, "error": away.to_json(), **nothing}

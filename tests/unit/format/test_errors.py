@@ -82,4 +82,5 @@ def test_json_says_everything() -> None:
         "fields": {"prefix": "p"},
         "outcome": "fatal",
         "acts": "the operator: remove or rename these keys, or choose another prefix",
+        "runbook": "docs/runbook.md#livekeyserror",
     }

@@ -1,0 +1,170 @@
+"""The sidecar's HTTP: token, health, readiness, description, metrics, limits; and one version paused, resumed, cancelled, tried again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from pipeline.format.desired import Goal
+from pipeline.format.slots import even_ranges
+from pipeline.format.values import encode_string
+from pipeline.load.states import State
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.s3 import S3, s3_store
+from tests.support.shards import ShardProcess, running_shards, topology_of
+from tests.support.sidecars import Head, NodeUnderTest
+from tests.support.values import read_all
+from tests.support.versions import BuiltVersion, build_version
+
+V1 = "2026-11-21"
+PREFIX = "person:"
+TOKEN = "a-token-of-the-test"
+
+
+def strings(seed: int, count: int = 900, value_bytes: int = 3000) -> dict[bytes, bytes]:
+    source = random.Random(seed)
+    return {b"person:%d" % index: encode_string(source.randbytes(value_bytes)) for index in range(count)}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with s3_store() as one:
+        yield one
+
+
+@pytest.fixture
+def s3(server: S3) -> S3:
+    return server.fresh()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Iterator[list[ShardProcess]]:
+    with running_shards(tmp_path, 2) as pair:
+        yield pair
+
+
+@pytest.fixture
+def head(s3: S3, shards: list[ShardProcess]) -> Head:
+    head = Head(s3.store)
+    head.topology(topology_of(shards, [[one] for one in even_ranges(2)]))
+    return head
+
+
+@pytest.fixture
+def proxy(s3: S3) -> Iterator[Proxy]:
+    port = urlsplit(s3.environment["AWS_ENDPOINT_URL"]).port
+    assert port is not None
+    with proxy_to(port) as one:
+        yield one
+
+
+@pytest.fixture
+def node(tmp_path: Path, s3: S3, proxy: Proxy, shards: list[ShardProcess]) -> Iterator[NodeUnderTest]:
+    environment = {**s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+    one = NodeUnderTest(tmp_path, s3.url, environment, shards, {"downloads_max": 1, "token": TOKEN})
+    try:
+        one.start()
+        yield one
+    finally:
+        one.kill()
+
+
+def want(head: Head, s3: S3, rows: dict[bytes, bytes], goal: Goal) -> BuiltVersion:
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    head.want(person=(PREFIX, [built.wanted(goal)]))
+    return built
+
+
+def left_on_disk(node: NodeUnderTest) -> list[str]:
+    made = [str(path) for one in node.shards for root in (one.paths.making, one.paths.versions) for path in root.rglob("*")]
+    return made + [str(path) for path in node.staged_files()]
+
+
+def test_it_says_how_it_is_to_those_who_may_ask(node: NodeUnderTest, head: Head, s3: S3) -> None:
+    rows = strings(1, 100)
+    built = want(head, s3, rows, Goal.ACTIVE)
+    node.wake()
+    node.until("person", V1, State.ACTIVE)
+    paths = node.ask("GET", "openapi.json").json()["paths"]
+    for path in paths:
+        url = f"http://127.0.0.1:{node.port}{path}".replace("{dataset}", "person").replace("{version}", V1)
+        method = "POST" if "post" in paths[path] else "GET"
+        answer = httpx.request(method, url)
+        assert (answer.status_code == httpx.codes.UNAUTHORIZED) == (path not in {"/v1/health", "/v1/ready"}), path
+    assert httpx.get(f"http://127.0.0.1:{node.port}/v1/ready").json() == {"ready": True, "missing": []}
+    metrics = node.ask("GET", "metrics").text
+    assert f'redkv_sidecar_bytes_total{{step="stage"}} {float(built.manifest.totals.bytes)}' in metrics
+    assert 'redkv_sidecar_step_seconds_count{step="activate"} 1.0' in metrics
+    assert 'redkv_sidecar_versions{state="active"} 1.0' in metrics
+
+
+def test_it_is_not_ready_without_a_shard(node: NodeUnderTest, head: Head, shards: list[ShardProcess]) -> None:
+    head.want()
+    shards[1].kill()
+    node.until_true("the shard to be missed", lambda _: node.ask("GET", "ready").json()["missing"] == ["shard node-1-b"])
+    assert node.ask("GET", "ready").status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+
+def test_the_bandwidth_is_changed_while_it_downloads(node: NodeUnderTest, head: Head, s3: S3) -> None:
+    limits = node.ask("PUT", "limits", {"bandwidth_bytes_s": 1})
+    assert limits.json()["bandwidth_bytes_s"] == 1
+    built = want(head, s3, strings(2), Goal.STAGED)
+    node.wake()
+    node.until("person", V1, State.STAGING)
+    assert node.status().throttle.rate == 1
+    node.control("pause", "person", V1)
+    node.until_true("the pause", lambda _: _step(node) == "paused by an operator")
+    node.control("resume", "person", V1)
+    node.until("person", V1, State.STAGING)
+    assert node.ask("PUT", "limits", {"bandwidth_bytes_s": None}).status_code == httpx.codes.OK
+    assert node.until("person", V1, State.STAGED).bytes_done == built.manifest.totals.bytes
+    wrong = node.ask("PUT", "limits", {"bandwidth_bytes_s": 0})
+    assert (wrong.status_code, wrong.json()["error"]) == (httpx.codes.BAD_REQUEST, "UsageError")
+
+
+@pytest.mark.parametrize("state", [State.STAGING, State.STAGED, State.READY])
+def test_a_version_is_paused_resumed_cancelled_and_tried_again(
+    node: NodeUnderTest, head: Head, s3: S3, proxy: Proxy, shards: list[ShardProcess], state: State
+) -> None:
+    rows = strings(3)
+    goal = {State.STAGING: Goal.STAGED, State.STAGED: Goal.STAGED, State.READY: Goal.READY}[state]
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    if state is State.STAGING:
+        proxy.hold_after(built.manifest.files[0].bytes)
+    head.want(person=(PREFIX, [built.wanted(goal)]))
+    node.wake()
+    if state is State.STAGING:
+        assert proxy.held.wait(30)
+    node.until("person", V1, state)
+    node.control("pause", "person", V1)
+    proxy.release()
+    node.until_true("the pause", lambda status: _step(node) == "paused by an operator")
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("the newer goal", lambda status: status.desired_epoch == 2)
+    node.kill()
+    node.start()
+    node.until_true("the pause, still", lambda status: _step(node) == "paused by an operator")
+    assert read_all(shards, rows) == dict.fromkeys(rows)
+    node.control("cancel", "person", V1)
+    error = node.until("person", V1, State.FAILED).error
+    assert error is not None
+    assert error["error"] == "VersionCancelledError"
+    node.until_true("its files to be gone", lambda _: not left_on_disk(node))
+    node.control("retry", "person", V1)
+    assert node.until("person", V1, State.ACTIVE).error is None
+    assert read_all(shards, rows) == rows
+    refused = node.ask("POST", f"versions/person/{V1}/cancel")
+    assert (refused.status_code, refused.json()["error"]) == (httpx.codes.CONFLICT, "VersionActiveError")
+    unknown = node.ask("POST", "versions/person/2020-01-01/pause")
+    assert (unknown.status_code, unknown.json()["error"]) == (httpx.codes.NOT_FOUND, "UnknownVersionError")
+
+
+def _step(node: NodeUnderTest) -> str:
+    found = node.status().find("person", V1)
+    return found.step if found is not None and found.paused else ""
