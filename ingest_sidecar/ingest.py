@@ -2,7 +2,8 @@
 
 ::
 
-    standard input   := IngestJob, one line of JSON; then open, silent, as long as the sidecar lives: at its end the process ends itself
+    standard input   := IngestJob, one line of JSON; then pace*, open as long as the sidecar lives: at its end the process ends itself
+    pace             := the share of time that it may run from now on, 0 to 1, one line
     standard output  := answer*, one line of JSON each; the last one has `held` or `error`
     answer           := {"entries": checked so far} | {"held": {shard: VersionIdentity}} | {"error": RedkvError}
 
@@ -27,6 +28,7 @@ from pipeline.format.records import Record, VersionedRecord
 from pipeline.format.slots import SlotRange
 
 LOG_BYTES_SHOWN = 2000
+PACE_LOOK_S = 0.5  # the governor decides once a second
 LINE_BYTES_MAX = 1 << 20  # of an answer; a refusal with its fields takes a few hundred
 
 EntriesSeen = Callable[[int], None]
@@ -60,8 +62,9 @@ class IngestJob(VersionedRecord):
     shards: tuple[IngestShard, ...]
 
 
-async def run_ingest(job: IngestJob, lock: int, seen: EntriesSeen) -> dict[str, VersionIdentity]:
-    """Make and publish the version directories of a job; what each shard holds then. `lock` is the descriptor of the node's lock.
+async def run_ingest(job: IngestJob, lock: int, pace: Callable[[], float], seen: EntriesSeen) -> dict[str, VersionIdentity]:
+    """Make and publish the version directories of a job; what each shard holds then. `lock` is the descriptor of the node's lock,
+    `pace` gives the share of time that the process may run.
 
     Raises:
         RedkvError: as the process names it.
@@ -80,6 +83,7 @@ async def run_ingest(job: IngestJob, lock: int, seen: EntriesSeen) -> dict[str, 
     )
     assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 -- all three were asked for above
     log = asyncio.ensure_future(_last_words(process.stderr))
+    pacing = asyncio.ensure_future(_keep_pace(process.stdin, pace))
     try:
         with suppress(ConnectionError):  # it died before it had read its job: its exit code tells
             process.stdin.write(job.model_dump_json().encode() + b"\n")
@@ -89,6 +93,7 @@ async def run_ingest(job: IngestJob, lock: int, seen: EntriesSeen) -> dict[str, 
         said = await log
     finally:
         log.cancel()
+        pacing.cancel()
         if process.returncode is None:
             process.kill()
             await process.wait()
@@ -119,3 +124,15 @@ async def _last_words(log: asyncio.StreamReader) -> bytes:
     while chunk := await log.read(LOG_BYTES_SHOWN):
         last = (last + chunk)[-LOG_BYTES_SHOWN:]
     return last
+
+
+async def _keep_pace(sink: asyncio.StreamWriter, pace: Callable[[], float]) -> None:
+    """Tell the process every other pace; it begins at 1."""
+    told = 1.0
+    with suppress(ConnectionError):  # it ended
+        while True:
+            await asyncio.sleep(PACE_LOOK_S)
+            if pace() != told:
+                told = pace()
+                sink.write(f"{told}\n".encode())
+                await sink.drain()

@@ -20,6 +20,7 @@ import structlog
 from ingest_sidecar.bandwidth import TokenBucket
 from ingest_sidecar.disk import disk_failure, remove_unpublished, try_lock, write_atomically
 from ingest_sidecar.documents import Documents, Hold
+from ingest_sidecar.governor import Governor
 from ingest_sidecar.metrics import Metrics
 from ingest_sidecar.plan import Slots
 from ingest_sidecar.settings import SidecarSettings
@@ -31,7 +32,7 @@ from pipeline.format.admin import AdminCommand, ShardStatus
 from pipeline.format.errors import NodeError, RedkvError, ShardUnavailableError, UnknownVersionError, VersionActiveError
 from pipeline.format.layout import NodePaths
 from pipeline.load.states import State
-from pipeline.load.status import Limits, NodeStatus, Throttle
+from pipeline.load.status import Limits, NodeStatus
 from pipeline.store import ObjectStore
 
 TURN_S_MAX = 300.0  # a turn asks the store and the shards, each with deadlines of its own: this is beyond all of them
@@ -50,6 +51,7 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._bucket = TokenBucket(settings.bandwidth_bytes_s)
         self._metrics = Metrics()
+        self._governor = Governor(settings, self._clients, self._bucket, self._metrics)
         self._work = Work(self._following, self._ask_shards, self._woken.set, self._metrics)
         self._turned_at = time.monotonic()
         self._locks_node = False
@@ -74,7 +76,7 @@ class Reconciler:
             topology_epoch=self._documents.topology.epoch if self._documents.topology else 0,
             datasets={name: tuple(one.progress.status() for one in versions) for name, versions in datasets.items()},
             error=self._error.to_json() if self._error else None,
-            throttle=Throttle(rate=self._bucket.rate),
+            throttle=self._governor.throttle,
         )
 
     def limits(self) -> Limits:
@@ -143,7 +145,9 @@ class Reconciler:
             lock=lock,
             bucket=self._bucket,
             metrics=self._metrics,
+            pace=lambda: self._governor.pace,
         )
+        governing = asyncio.create_task(self._governor.run(), name="governor")
         try:
             for name in self._clients:
                 await asyncio.to_thread(remove_unpublished, node.shard_paths(name))
@@ -156,6 +160,7 @@ class Reconciler:
                 except TimeoutError:
                     continue
         finally:
+            governing.cancel()
             await self._work.stop_all()
             os.close(lock)
 

@@ -32,7 +32,8 @@ class SidecarSettings(FileSettings):
     `cluster`, `host` and `port` of its HTTP (beyond loopback only with a `token`, which every caller then sends), `shards`.
     Affects speed: `poll_s` (how late a missed wake-up is noticed), `downloads_max` (ranges of files at once, over all datasets),
     `bandwidth_bytes_s` (over all downloads; changeable while it runs), `silence_s_max` (so long a silence of the store is a broken
-    connection), `ingests_max` (ingest processes at once), `nice` (added to the ingest process' priority, 0..19).
+    connection), `ingests_max` (ingest processes at once), `nice` (added to the ingest process' priority, 0..19), `readers_p99_ms_max` (the
+    budget of the shards' own p99, beyond which work slows down), `pace_min` (how slow at most, as a share; 0 is a pause).
     """
 
     model_config = SettingsConfigDict(env_prefix="REDKV_SIDECAR_")
@@ -51,6 +52,8 @@ class SidecarSettings(FileSettings):
     silence_s_max: float = Field(default=20.0, gt=0, le=600)
     ingests_max: int = Field(default=1, ge=1, le=16)
     nice: int = Field(default=10, ge=0, le=19)
+    readers_p99_ms_max: float = Field(default=10.0, gt=0)
+    pace_min: float = Field(default=0.05, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check_loopback(self) -> Self:

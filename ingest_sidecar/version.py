@@ -55,6 +55,7 @@ class Node:
     lock: int
     bucket: TokenBucket
     metrics: Metrics
+    pace: Callable[[], float]
     staging: set[Progress] = field(default_factory=set)
 
     def shard_paths(self, name: str) -> ShardPaths:
@@ -133,7 +134,7 @@ class VersionOnNode:
                 self.progress.at("ingesting and checking")
                 job = self._job(planned)
                 total = sum(one.file.entries for shard in job.shards for one in shard.files)
-                await run_ingest(job, self._node.lock, lambda seen: self.progress.at(f"checked {seen} of {total} entries"))
+                await run_ingest(job, self._node.lock, self._node.pace, lambda seen: self.progress.at(f"checked {seen} of {total} entries"))
             self._broken -= lacking.keys()
             self._node.metrics.bytes.labels("ingest").inc(planned.bytes)
         self.progress.hold(self._identities(owned) or {})

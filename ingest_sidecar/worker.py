@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -29,18 +30,22 @@ from pipeline.format.layout import ShardPaths
 from pipeline.format.slots import SlotRange, slot_set
 
 BATCH_ENTRIES = 4096  # entries digested at a time: large enough that the digest's overhead vanishes, small enough for memory
+READ_BYTES = 64 << 10
+REST_S_MAX = 0.5  # between two looks at the pace
 TOLD_ENTRIES = 100 * BATCH_ENTRIES  # between two signs of life: a good second of checking, far from the coordinator's patience
 _KIND_AT = 2  # an internal key is slot (two bytes), kind (one byte), the rest
 
 
 def main() -> int:
     """Do the job on standard input; the exit code."""
-    job = IngestJob.from_json(sys.stdin.buffer.readline(), "the ingest job")
-    Thread(target=_end_with_sidecar, daemon=True).start()
+    said = _lines(sys.stdin.fileno())
+    job = IngestJob.from_json(next(said), "the ingest job")
+    pace = Pace()
+    Thread(target=_follow_sidecar, args=(said, pace), daemon=True).start()
     with suppress(OSError):  # a container may forbid it; then the process runs at the sidecar's own priority
         os.nice(job.nice)  # the kernel derives the I/O priority from it
     try:
-        told = _Told()
+        told = _Told(pace)
         held = {shard.name: make_version(job, shard, told.add).model_dump(mode="json") for shard in job.shards}
     except RedkvError as failed:
         _answer({"error": failed.to_json()})
@@ -52,10 +57,37 @@ def main() -> int:
     return 0
 
 
-def _end_with_sidecar() -> None:
-    """Standard input ends when the sidecar does, however it died."""
-    os.read(sys.stdin.fileno(), 1)
+class Pace:
+    """The share of time that this process may run: after each piece of work it rests for the others' share."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.share = 1.0
+        self._clock, self._sleep = clock, sleep
+        self._began = clock()
+
+    def rest(self) -> None:
+        """Pause as long as the work since the last rest asks for; at a share of 0, until there is one again."""
+        worked_s, rested_s = self._clock() - self._began, 0.0
+        while (share := self.share) < 1.0 and (share == 0.0 or rested_s < worked_s * (1 - share) / share):
+            pause_s = REST_S_MAX if share == 0.0 else min(REST_S_MAX, worked_s * (1 - share) / share - rested_s)
+            self._sleep(pause_s)
+            rested_s += pause_s
+        self._began = self._clock()
+
+
+def _follow_sidecar(said: Iterator[bytes], pace: Pace) -> None:
+    """Standard input brings paces, and ends when the sidecar does, however it died."""
+    for line in said:
+        pace.share = float(line)
     os._exit(1)
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    """Whole lines. Not by sys.stdin, whose lock a waiting thread would hold when this process ends."""
+    rest = b""
+    while data := os.read(descriptor, READ_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
 
 
 def _answer(record: dict[str, object]) -> None:
@@ -64,9 +96,10 @@ def _answer(record: dict[str, object]) -> None:
 
 
 class _Told:
-    """Counts checked entries over all shards, and says so from time to time."""
+    """Counts checked entries over all shards, says so from time to time, and keeps the pace."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._entries = self._told = 0
 
     def add(self, entries: int) -> None:
@@ -74,6 +107,7 @@ class _Told:
         if self._entries - self._told >= TOLD_ENTRIES:
             self._told = self._entries
             _answer({"entries": self._entries})
+        self._pace.rest()
 
 
 def make_version(job: IngestJob, shard: IngestShard, seen: EntriesSeen) -> VersionIdentity:

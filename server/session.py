@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.format.admin import VersionIdentity
 from server.cluster.topology import ClusterView
+from server.latency import Latencies
 from server.settings import ShardSettings
 from server.storage.datasets import OpenVersion
 from server.storage.engine import Engine, PinnedEngine
@@ -35,6 +36,7 @@ class Services:
     cluster: ClusterView
     stats: Stats = field(default_factory=Stats)
     sessions: dict[int, Session] = field(default_factory=dict)
+    latencies: Latencies = field(default_factory=Latencies)
     fields: FieldFinder = field(default_factory=FieldFinder)
     admin_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # admin commands that take several turns run one after the other
 

@@ -59,9 +59,11 @@ async def serve(settings: ShardSettings) -> None:
         services = Services(settings, uuid4().hex, now_ms(), Engine(live, index, now_ms), versions, cluster)
         listener = Listener(services, Executor(command_table(), cluster, index))
         await listener.open()
+        services.latencies.watch(loop)
         log.info("listening", host=settings.host, port=settings.port, epoch=cluster.epoch, datasets=sorted(index.by_name))
         await stop.wait()
         log.info("stopping")
+        services.latencies.stop()
         await listener.close()
     finally:
         versions.close_all()

@@ -12,6 +12,7 @@
     REDKV PIN <dataset> <version>          OK; this connection reads that version until UNPIN or its end
     REDKV UNPIN                            OK
     REDKV TOPOLOGY                         integer: the epoch after the topology file was read again
+    REDKV LATENCY                          bulk: LatencyReport as JSON
 
 All but PIN and UNPIN change nothing when repeated. A refusal is a RESP error `-REDKV <name> <JSON of RedkvError.to_json>`.
 """
@@ -40,6 +41,7 @@ class AdminCommand(StrEnum):
     PIN = "PIN"
     UNPIN = "UNPIN"
     TOPOLOGY = "TOPOLOGY"
+    LATENCY = "LATENCY"
 
 
 class VersionIdentity(VersionedRecord):
@@ -78,6 +80,30 @@ class ShardStatus(VersionedRecord):
     topology_epoch: int
     datasets: dict[str, DatasetStatus]
     live_keys: int
+
+
+LATENCY_BUCKETS = 256  # four per doubling, from a nanosecond to beyond a human life
+
+
+class LatencyReport(VersionedRecord):
+    """How often clients' runs of commands took how long since the shard's start: a sample, by the run's last command, counts by bucket.
+
+    `loop` is not a command: it is how late the shard's event loop turned.
+    """
+
+    histograms: dict[str, dict[int, int]]
+
+
+def latency_bucket(ns: int) -> int:
+    """The bucket of a duration in nanoseconds."""
+    bits = ns.bit_length()
+    return bits * 4 + (ns >> bits - 3 & 3) if bits > 2 else ns
+
+
+def latency_top_ns(bucket: int) -> int:
+    """The first duration in nanoseconds that is beyond a bucket."""
+    bits, quarter = divmod(bucket, 4)
+    return (5 + quarter) << bits - 3 if bits > 2 else bucket + 1
 
 
 def encode_refusal(error: RedkvError) -> str:

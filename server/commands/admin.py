@@ -108,6 +108,12 @@ def topology(session: Session, _words: list[bytes], _slot: int) -> bytes:
     return integer(epoch)
 
 
+@FAMILY.command("redkv|latency", 2, "admin", admin_only=True)
+def latency(session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """How long clients' commands took since the start."""
+    return bulk(session.services.latencies.report().to_json())
+
+
 def _texts(words: list[bytes]) -> list[str]:
     try:
         return [word.decode() for word in words]

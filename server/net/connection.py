@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from time import perf_counter_ns
 from typing import cast
 
-from server.executor import Executor
+from server.executor import Executor, Run
+from server.latency import RUNS_PER_SAMPLE
 from server.resp import texts
 from server.resp.parser import Command, Limits, Parser
 from server.resp.replies import error
@@ -67,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._parser = Parser(Limits(bulk_bytes_max=services.settings.bulk_bytes_max))
         self._commands: list[Command] = []
         self._place = 0  # commands before it are done
+        self._runs = 0
         self._reading = True
         self._output_full = False
         self._under_way: asyncio.Task[None] | None = None
@@ -145,7 +148,7 @@ class Connection(asyncio.Protocol):
         if session is None or self._under_way is not None or self._output_full:
             return
         if self._commands:
-            run = self._executor.run(session, self._commands, self._place)
+            run = self._timed_run(session)
             self._services.stats.commands_total += run.next_place - self._place
             self._place = run.next_place
             if run.replies:
@@ -164,6 +167,15 @@ class Connection(asyncio.Protocol):
             self._commands = []
             self._place = 0
         self._after_all(session)
+
+    def _timed_run(self, session: Session) -> Run:
+        self._runs += 1
+        if self._runs % RUNS_PER_SAMPLE or self._admin:
+            return self._executor.run(session, self._commands, self._place)
+        began_ns = perf_counter_ns()
+        run = self._executor.run(session, self._commands, self._place)
+        self._services.latencies.record(session.last_command, perf_counter_ns() - began_ns)
+        return run
 
     def _after_all(self, session: Session) -> None:
         if session.closing or self._parser.error is not None:

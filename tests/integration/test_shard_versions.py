@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.format.admin import ShardStatus, decode_refusal
+from pipeline.format.admin import LatencyReport, ShardStatus, decode_refusal
 from pipeline.format.errors import (
     CountMismatchError,
     FormatError,
@@ -328,3 +328,12 @@ def test_a_directory_published_over_the_active_one_is_read_once_it_is_activated(
         assert reader.call("HGET", "plane_7", "mark") == b"$3\r\none\r\n"
         known = status(admin).datasets["plane"]
         assert (known.active_build_id, known.opened, known.current) == ("build-again", (V1,), True)
+
+
+def test_clients_commands_are_timed_by_name(admin: RawClient, client: RawClient) -> None:
+    for _ in range(80):
+        client.call("GET", "own")
+        admin.call("GET", "own")
+    report = LatencyReport.from_json(admin.call("REDKV", "LATENCY").partition(b"\r\n")[2], "LATENCY")
+    assert sum(report.histograms["get"].values()) == 10
+    assert client.call("REDKV", "LATENCY").startswith(b"-ERR unknown command")

@@ -127,6 +127,26 @@ def test_the_bandwidth_is_changed_while_it_downloads(node: NodeUnderTest, head: 
     assert (wrong.status_code, wrong.json()["error"]) == (httpx.codes.BAD_REQUEST, "UsageError")
 
 
+def test_it_slows_down_for_readers_to_its_floor_and_says_why(tmp_path: Path, s3: S3, head: Head, shards: list[ShardProcess]) -> None:
+    """With a budget that no reader can keep; what is loaded gets through all the same."""
+    node = NodeUnderTest(tmp_path, s3.url, s3.environment, shards, {"readers_p99_ms_max": 0.0001, "pace_min": 0.2})
+    try:
+        node.start()
+        node.until_true("the floor", lambda status: status.throttle.pace == 0.2)
+        throttle = node.status().throttle
+        assert throttle.rate is not None
+        assert throttle.p99_us is not None
+        assert "the budget 0 us" in throttle.reason
+        rows = strings(4, 200)
+        want(head, s3, rows, Goal.ACTIVE)
+        node.wake()
+        node.until("person", V1, State.ACTIVE)
+        assert read_all(shards, rows) == rows
+        assert "redkv_sidecar_pace_ratio 0.2" in node.ask("GET", "metrics").text
+    finally:
+        node.kill()
+
+
 @pytest.mark.parametrize("state", [State.STAGING, State.STAGED, State.READY])
 def test_a_version_is_paused_resumed_cancelled_and_tried_again(
     node: NodeUnderTest, head: Head, s3: S3, proxy: Proxy, shards: list[ShardProcess], state: State

@@ -11,7 +11,7 @@ from rocksdict import AccessType, Options, Rdict, SstFileWriter
 
 from ingest_sidecar.disk import published
 from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard
-from ingest_sidecar.worker import EntryWalk, make_version
+from ingest_sidecar.worker import EntryWalk, Pace, make_version
 from pipeline.format.digest import ContentDigest
 from pipeline.format.errors import ChecksumMismatchError, CountMismatchError
 from pipeline.format.keys import meta_key
@@ -155,3 +155,29 @@ def test_a_walk_hands_out_every_entry_once_in_order(keys: set[bytes], cuts: list
         seen += part
     assert seen == sorted(keys)
     assert walk.ahead is None
+
+
+def test_a_pace_rests_as_long_as_its_share_says() -> None:
+    now, rests = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        now[0] += seconds
+        if len(rests) > 20:
+            pace.share = 1.0  # of one that is paused
+
+    pace = Pace(lambda: now[0], sleep)
+    now[0] = 1.0
+    pace.rest()
+    assert rests == []
+    for share, total in ((0.5, 1.0), (0.25, 3.0)):
+        rests.clear()
+        pace.share = share
+        now[0] += 1.0
+        pace.rest()
+        assert sum(rests) == pytest.approx(total)
+        assert max(rests) <= 0.5
+    rests.clear()
+    pace.share = 0.0
+    pace.rest()
+    assert len(rests) == 21

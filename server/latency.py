@@ -1,0 +1,56 @@
+"""How long clients' commands take in this shard, as histograms that only grow; whoever asks twice sees what happened in between.
+
+Rules:
+- What is timed is one run: all commands of one received buffer, under the name of its last one: what a client waits for once its bytes are
+  here. To time one costs half a microsecond, so only every RUNS_PER_SAMPLE-th of a connection is.
+- `loop` is how late the event loop turns: a timer's lateness, which sees what runs between the commands, and a processor taken away.
+- Buckets are those of pipeline/format/admin.py: four per doubling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from pipeline.format.admin import LATENCY_BUCKETS, LatencyReport, latency_bucket
+
+LOOP = "loop"
+RUNS_PER_SAMPLE = 8  # a p99 needs some hundred samples in a second, which is what a shard with anything to lose has many times over
+LOOP_LOOK_S = 0.02  # fifty looks a second see a gap of 20 ms, and cost nothing
+
+
+class Latencies:
+    """The histograms of one shard."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, list[int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def record(self, name: str, ns: int) -> None:
+        """One run took so long."""
+        counts = self._counts.get(name)
+        if counts is None:
+            counts = self._counts[name] = [0] * LATENCY_BUCKETS
+        counts[latency_bucket(ns)] += 1
+
+    def report(self) -> LatencyReport:
+        """All counts since the start."""
+        return LatencyReport(
+            histograms={
+                name: {index: count for index, count in enumerate(counts) if count} for name, counts in sorted(self._counts.items())
+            }
+        )
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look how late the loop turns, from now on."""
+        due_ns = time.perf_counter_ns() + int(LOOP_LOOK_S * 1e9)
+        self._timer = loop.call_later(LOOP_LOOK_S, self._look, loop, due_ns)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop, due_ns: int) -> None:
+        self.record(LOOP, max(0, time.perf_counter_ns() - due_ns))
+        self.watch(loop)
