@@ -4,7 +4,7 @@ Rules:
 - The pace is 1 where the readers' p99 is within its budget. Beyond it, the pace halves every second; back within, it rises by a twentieth.
 - It never falls below a floor, so that a load makes progress whatever the readers do; a floor of 0 is a pause.
 - What counts is the worst shard's p99 of the last second: of clients' commands, and of how late its event loop turned.
-- A shard that does not answer, or did too little to judge by, says nothing.
+- A shard that does not answer, or that nobody reads, or too few to judge by, says nothing: there is nobody to be slow for.
 - The pace is the share of DOWNLOAD_BYTES_S (or of the operator's limit) that downloads may take, and of time that ingestion may run.
 """
 
@@ -24,6 +24,7 @@ from pipeline.format.errors import RedkvError
 from pipeline.load.status import Throttle
 
 LOOK_S = 1.0
+LOOP = "loop"  # the histogram of the shard's event loop, beside those of commands
 FALL = 0.5
 RISE = 0.05
 SAMPLES_MIN = 20  # fewer give no p99 worth slowing down for
@@ -84,6 +85,8 @@ class Governor:
         before = self._before.get(shard)
         self._before[shard] = report
         if before is None:
+            return None
+        if all(counts == before.histograms.get(name) for name, counts in report.histograms.items() if name != LOOP):
             return None
         found = []
         for name, counts in report.histograms.items():

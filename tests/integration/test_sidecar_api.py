@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from pipeline.format.slots import even_ranges
 from pipeline.format.values import encode_string
 from pipeline.load.states import State
 from tests.support.proxy import Proxy, proxy_to
+from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
 from tests.support.shards import ShardProcess, running_shards, topology_of
 from tests.support.sidecars import Head, NodeUnderTest
@@ -80,6 +83,25 @@ def want(head: Head, s3: S3, rows: dict[bytes, bytes], goal: Goal) -> BuiltVersi
     return built
 
 
+@contextmanager
+def reading(shard: ShardProcess) -> Iterator[None]:
+    """A client that reads all the time."""
+    ended = threading.Event()
+
+    def read() -> None:
+        with RawClient(shard.port) as client:
+            while not ended.is_set():
+                client.call("GET", "{06S}")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def left_on_disk(node: NodeUnderTest) -> list[str]:
     made = [str(path) for one in node.shards for root in (one.paths.making, one.paths.versions) for path in root.rglob("*")]
     return made + [str(path) for path in node.staged_files()]
@@ -128,21 +150,24 @@ def test_the_bandwidth_is_changed_while_it_downloads(node: NodeUnderTest, head: 
 
 
 def test_it_slows_down_for_readers_to_its_floor_and_says_why(tmp_path: Path, s3: S3, head: Head, shards: list[ShardProcess]) -> None:
-    """With a budget that no reader can keep; what is loaded gets through all the same."""
+    """With a budget that no reader can keep; what is loaded gets through all the same. Without readers, it does not slow down."""
     node = NodeUnderTest(tmp_path, s3.url, s3.environment, shards, {"readers_p99_ms_max": 0.0001, "pace_min": 0.2})
     try:
         node.start()
-        node.until_true("the floor", lambda status: status.throttle.pace == 0.2)
-        throttle = node.status().throttle
-        assert throttle.rate is not None
-        assert throttle.p99_us is not None
-        assert "the budget 0 us" in throttle.reason
+        assert node.status().throttle.pace == 1.0
         rows = strings(4, 200)
-        want(head, s3, rows, Goal.ACTIVE)
-        node.wake()
-        node.until("person", V1, State.ACTIVE)
+        with reading(shards[0]):
+            node.until_true("the floor", lambda status: status.throttle.pace == 0.2)
+            throttle = node.status().throttle
+            assert throttle.rate is not None
+            assert throttle.p99_us is not None
+            assert "the budget 0 us" in throttle.reason
+            want(head, s3, rows, Goal.ACTIVE)
+            node.wake()
+            node.until("person", V1, State.ACTIVE)
+            assert "redkv_sidecar_readers_p99_seconds" in node.ask("GET", "metrics").text
         assert read_all(shards, rows) == rows
-        assert "redkv_sidecar_pace_ratio 0.2" in node.ask("GET", "metrics").text
+        node.until_true("it to rise again", lambda status: status.throttle.pace > 0.2)
     finally:
         node.kill()
 
