@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import dataclass, field
 
 from pipeline.format.admin import VersionIdentity
+from pipeline.format.errors import FormatError
 from server.cluster.topology import ClusterView
 from server.latency import Latencies
 from server.settings import ShardSettings
+from server.storage.big import BigCollection
 from server.storage.datasets import OpenVersion
 from server.storage.engine import Engine, PinnedEngine
 from server.storage.packed import FieldFinder
@@ -79,6 +81,17 @@ class Session:
         self.created_ms = self.last_ms = services.engine.clock()
         self.last_command = "NULL"
         self.pins: dict[str, OpenVersion] = {}
+
+    def big(self, key: bytes, slot: int, raw: bytes) -> BigCollection:
+        """The big collection whose meta value was read in this turn of the loop.
+
+        Raises:
+            FormatError: it is none, or a live one, which nothing writes.
+        """
+        source = self.engine.version_of(key)
+        if source is None:
+            raise FormatError(f"the live key {key!r} has the meta value of a big collection, which this server does not write")
+        return BigCollection(source, self.services.versions.unpin, key, slot, raw)
 
     def pin(self, dataset: str, version: str) -> VersionIdentity:
         """Read a dataset from an opened version from now on, instead of from its active one.

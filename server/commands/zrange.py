@@ -1,19 +1,16 @@
-"""ZRANGE's arguments: options, and bounds by score and by name, as functions from a packed sorted set to its ranks."""
+"""ZRANGE's arguments: options, and bounds by score and by name, of packed sorted sets and of big ones."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from pipeline.format.keys import Kind, sortable_score
 from server.commands.arguments import c_double, integer
 from server.resp import texts
 from server.resp.replies import ReplyError
 from server.storage.packed import PackedZset
-
-Bounds = Callable[[PackedZset], tuple[int, int]]
-"""From a sorted set to the first rank within, and the first rank beyond."""
 
 NO_LIMIT = -1
 
@@ -68,7 +65,60 @@ def parse_options(words: list[bytes]) -> RangeOptions:
     return RangeOptions(by or By.RANK, reverse, with_scores, offset, count)
 
 
-def score_bounds(low: bytes, high: bytes) -> Bounds:
+@dataclass(frozen=True, slots=True)
+class ScoreBounds:
+    """From one score to another; `above` and `below` leave the scores themselves out."""
+
+    least: float
+    above: bool
+    most: float
+    below: bool
+
+    def __call__(self, zset: PackedZset) -> tuple[int, int]:
+        """The first rank within, and the first rank beyond."""
+        scores = zset.scores(0, zset.count)
+        first = (bisect_right if self.above else bisect_left)(scores, self.least)
+        end = (bisect_left if self.below else bisect_right)(scores, self.most)
+        return first, end
+
+    def of_big(self) -> tuple[Kind, bytes, bytes | None]:
+        """The same as elements of a big sorted set: their kind, and between which they lie (None: to the end)."""
+        return Kind.ZSET_RANK, _side(self.least, after=self.above), _side(self.most, after=not self.below)
+
+
+@dataclass(frozen=True, slots=True)
+class LexBounds:
+    """From one name to another: each a side (-1 below all names, 1 above all, 0 a name), the name, and whether it is within."""
+
+    low: tuple[int, bytes, bool]
+    high: tuple[int, bytes, bool]
+
+    def __call__(self, zset: PackedZset) -> tuple[int, int]:
+        """The first rank within, and the first rank beyond."""
+        members = range(zset.count)
+        low_side, low_name, with_low = self.low
+        high_side, high_name, with_high = self.high
+        first = (bisect_left if with_low else bisect_right)(members, (low_side, low_name), key=lambda rank: (0, zset.member(rank)))
+        end = (bisect_right if with_high else bisect_left)(members, (high_side, high_name), key=lambda rank: (0, zset.member(rank)))
+        return first, end
+
+    def of_big(self) -> tuple[Kind, bytes, bytes | None]:
+        """As for scores. A range of names is meant for equal scores, where members lie as ranks do."""
+        (low_side, low_name, with_low), (high_side, high_name, with_high) = self.low, self.high
+        start = b"" if low_side < 0 else low_name if with_low else low_name + b"\x00"
+        end = None if high_side > 0 else high_name + b"\x00" if with_high else high_name
+        if low_side > 0 or high_side < 0:
+            start, end = b"\x00", b""  # nothing lies above all names, or below
+        return Kind.ZSET_MEMBER, start, end
+
+
+def _side(score: float, *, after: bool) -> bytes:
+    """Where the members of a score begin, or where they are over."""
+    place = sortable_score(score)
+    return (int.from_bytes(place) + 1).to_bytes(len(place)) if after else place
+
+
+def score_bounds(low: bytes, high: bytes) -> ScoreBounds:
     """Bounds by score; `(` before a number leaves it out.
 
     Raises:
@@ -76,32 +126,16 @@ def score_bounds(low: bytes, high: bytes) -> Bounds:
     """
     least, above = _score(low)
     most, below = _score(high)
-
-    def ranks(zset: PackedZset) -> tuple[int, int]:
-        scores = zset.scores(0, zset.count)
-        first = (bisect_right if above else bisect_left)(scores, least)
-        end = (bisect_left if below else bisect_right)(scores, most)
-        return first, end
-
-    return ranks
+    return ScoreBounds(least, above, most, below)
 
 
-def lex_bounds(low: bytes, high: bytes) -> Bounds:
+def lex_bounds(low: bytes, high: bytes) -> LexBounds:
     """Bounds by name: `[name`, `(name`, `-` and `+`.
 
     Raises:
         ReplyError: one of them is none of these.
     """
-    low_side, low_name, with_low = _name(low)
-    high_side, high_name, with_high = _name(high)
-
-    def ranks(zset: PackedZset) -> tuple[int, int]:
-        members = range(zset.count)
-        first = (bisect_left if with_low else bisect_right)(members, (low_side, low_name), key=lambda rank: (0, zset.member(rank)))
-        end = (bisect_right if with_high else bisect_left)(members, (high_side, high_name), key=lambda rank: (0, zset.member(rank)))
-        return first, end
-
-    return ranks
+    return LexBounds(_name(low), _name(high))
 
 
 def _score(word: bytes) -> tuple[float, bool]:

@@ -10,6 +10,8 @@ WORD_SHOWN_BYTES_MAX = 128  # Redis prints no more of a name, and of all argumen
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 SYNTAX = "ERR syntax error"
+INVALID_CURSOR = "ERR invalid cursor"
+CURSOR_OF_ANOTHER_VERSION = "ERR the cursor is of another version of the dataset: start the scan again with cursor 0"
 NOT_AN_INTEGER = "ERR value is not an integer or out of range"
 PROTOCOL_VERSION = "ERR Protocol version is not an integer or out of range"
 NO_PROTOCOL = "NOPROTO unsupported protocol version"

@@ -9,11 +9,13 @@ Rules:
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 
 from pipeline.format.admin import VersionIdentity
 from pipeline.format.errors import PrefixOverlapError
+from pipeline.format.keys import Kind
 from pipeline.format.slots import SlotRange, slot_set
 from server.resp.replies import ReplyError
 from server.resp.texts import slot_not_loaded, unavailable
@@ -34,7 +36,7 @@ _SLOT_SETS_KEPT = 16  # datasets of a shard were made for the same slots, but ar
 class OpenVersion:
     """An opened version directory. `pins` counts connections that read it; `retired` means: close it once nobody does."""
 
-    __slots__ = ("database", "identity", "pins", "retired", "stamp")
+    __slots__ = ("_checkpoints", "closed", "database", "identity", "pins", "retired", "stamp")
 
     def __init__(self, identity: VersionIdentity, database: Database, stamp: Stamp) -> None:
         self.identity = identity
@@ -42,6 +44,16 @@ class OpenVersion:
         self.stamp = stamp
         self.pins = 0
         self.retired = False
+        self.closed = False
+        self._checkpoints: OrderedDict[tuple[Kind, bytes], list[bytes]] = OrderedDict()
+
+    def checkpoints_of(self, kind: Kind, user_key: bytes, collections_max: int) -> list[bytes]:
+        """Where every so many elements of a big collection begin, as far as it was walked; kept for those read last."""
+        known = self._checkpoints.setdefault((kind, user_key), [])
+        self._checkpoints.move_to_end((kind, user_key))
+        if len(self._checkpoints) > collections_max:
+            self._checkpoints.popitem(last=False)
+        return known
 
 
 class Dataset:

@@ -25,7 +25,7 @@ Clock = Callable[[], int]
 
 META_HEADS = tuple(meta_key(b"", slot) for slot in range(SLOT_COUNT))  # so that a key is made by one concatenation
 
-_UNREADABLE = 0xFF & ~int(Flag.EXPIRES | Flag.LZ4)  # unknown bits too; and big collections are not read yet
+_UNREADABLE = 0xFF & ~int(Flag.EXPIRES | Flag.LZ4 | Flag.BIG)  # by int: an IntFlag's complement drops unnamed bits
 
 
 class Engine:
@@ -50,6 +50,11 @@ class Engine:
         if raw is not None and raw[1]:
             return self._current(raw)
         return raw
+
+    def version_of(self, key: bytes) -> OpenVersion | None:
+        """The version that a key is read from in this turn of the loop; None if it is a live key."""
+        owner = self.index.owner(key)
+        return owner.active if owner else None
 
     def read_many(self, keys: Sequence[bytes], slot: int) -> list[bytes | None]:
         """As `read`, for keys of one slot; live keys by one MultiGet if no dataset owns any of them."""
@@ -97,6 +102,12 @@ class PinnedEngine(Engine):
     def __init__(self, engine: Engine, pins: dict[str, OpenVersion]) -> None:
         super().__init__(engine.live, engine.index, engine.clock)
         self._pins = pins
+
+    def version_of(self, key: bytes) -> OpenVersion | None:
+        """As for everybody, but for pins."""
+        owner = self.index.owner(key)
+        pinned = owner and self._pins.get(owner.pointer.dataset)
+        return pinned or super().version_of(key)
 
     def _fetch(self, key: bytes, slot: int) -> bytes | None:
         owner = self.index.owner(key)

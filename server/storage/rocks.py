@@ -99,10 +99,13 @@ class Database:
         except Exception as failed:
             raise self._failed("write", failed) from failed
 
-    def entries_from(self, key: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Entries in key order, from the first one that is not below `key`; sees the database as it was at the first step."""
+    def entries_from(self, key: bytes, *, backwards: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Entries in key order, from the first one that is not below `key`, or `backwards` from the last one that is not above it.
+
+        Sees the database as it was at the first step.
+        """
         try:
-            yield from self._rdict.items(from_key=key)
+            yield from self._rdict.items(backwards=backwards, from_key=key)
         except Exception as failed:
             raise self._failed("scan", failed) from failed
 

@@ -218,7 +218,7 @@ class Versions:
         """Give a pin back."""
         opened.pins -= 1
         if opened.retired and not opened.pins:
-            self._defer(opened.database.close)
+            self._defer(lambda: self._close_unread(opened))
 
     def status(self) -> dict[str, DatasetStatus]:
         """All datasets."""
@@ -270,7 +270,14 @@ class Versions:
     def _retire(self, opened: OpenVersion) -> None:
         opened.retired = True
         if not opened.pins:
-            self._defer(opened.database.close)
+            self._defer(lambda: self._close_unread(opened))
+
+    @staticmethod
+    def _close_unread(opened: OpenVersion) -> None:
+        """Commands of the turn that retired it may have begun to read it since."""
+        if not opened.pins and not opened.closed:
+            opened.closed = True
+            opened.database.close()
 
 
 def _identity(path: Path, name: str, version: str) -> VersionIdentity:

@@ -83,7 +83,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def _made_and_built(metastore: Metastore, s3: S3) -> Manifest:
     """A skewed table, of which one key has two thirds of the rows; and its version, built by Spark in this process."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.master("local[2]").config(map=spark_conf(metastore))
+    conf: dict[str, bool | float | int | str | None] = {**spark_conf(metastore)}
+    builder = SparkSession.builder.master("local[2]").config(map=conf)
     spark = builder.enableHiveSupport().getOrCreate()
     spark.sql("CREATE DATABASE features")
     rows = spark.range(ROWS).selectExpr("int(pow(id % 1000 / 1000.0, 20) * 2000) AS grp", "id", "id % 977 / 4.0 AS points")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.format.errors import FormatError, NodeError, PrefixOverlapError
 from pipeline.format.keys import meta_key
 from pipeline.format.slots import key_slot
-from pipeline.format.values import ValueType, encode_big, encode_compressed, encode_string, head
+from pipeline.format.values import ValueType, encode_compressed, encode_string, head
 from server.resp.replies import ReplyError
 from server.storage.datasets import Dataset, DatasetIndex, nothing
 from server.storage.engine import Engine
@@ -65,7 +65,7 @@ def test_expiry_is_exact(live: Database) -> None:
 def test_flags_of_newer_software_are_refused(live: Database) -> None:
     engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
     slot = key_slot(b"a")
-    for raw in (head(ValueType.STRING, flags=0x80), encode_big(ValueType.HASH, 1, 2)):
+    for raw in (head(ValueType.STRING, flags=0x08), head(ValueType.HASH, flags=0x80)):
         engine.write(b"a", slot, raw)
         with pytest.raises(FormatError, match="flags"):
             engine.read(b"a", slot)
