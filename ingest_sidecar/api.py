@@ -2,7 +2,8 @@
 
 Rules:
 - With a token in the settings, everything but health and readiness asks for it.
-- Refusals are `RedkvError.to_json` with a status: 401 no token, 404 unknown, 409 refused as things stand, 400 anything else.
+- Refusals are `RedkvError.to_json` with a status: 401 no token, 404 unknown, 409 refused as things stand, 503 this node can't now,
+  400 anything else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from starlette.routing import Route
 
 from ingest_sidecar.openapi import ACTIONS, description
 from ingest_sidecar.reconcile import Reconciler
-from pipeline.format.errors import RedkvError, UnknownVersionError, UsageError, VersionActiveError
+from pipeline.format.errors import NodeError, RedkvError, UnknownVersionError, UsageError, VersionActiveError
 from pipeline.load.status import Limits
 
 OPEN_PATHS = frozenset({"/v1/health", "/v1/ready"})  # for probes, which have no secrets
@@ -105,6 +106,8 @@ def _status_of(failed: RedkvError) -> int:
             return 404
         case VersionActiveError():
             return 409
+        case NodeError():
+            return 503
         case _:
             return 400
 

@@ -124,7 +124,10 @@ class Reconciler:
         if hold is Hold.CANCELLED and known.is_read(await self._ask_shards()):
             raise VersionActiveError(f"clients read {dataset} {version}: activate another version first", dataset=dataset, version=version)
         self._log.info("control", action=action, dataset=dataset, version=version)
-        await asyncio.to_thread(self._documents.hold, dataset, known.wanted, hold)
+        try:
+            await asyncio.to_thread(self._documents.hold, dataset, known.wanted, hold)
+        except OSError as failed:
+            raise disk_failure(failed, f"remembering to {action} {dataset} {version}") from failed
         if hold is None:
             self._work.clear(key)
         else:
@@ -196,6 +199,8 @@ class Reconciler:
             await asyncio.to_thread(self._documents.refresh)
         except RedkvError as failed:
             failures.append(failed)  # what was followed so far is worked towards all the same
+        except OSError as failed:
+            failures.append(disk_failure(failed, "remembering the followed epochs"))
         resting = self._versions.keys() - self._work.busy  # only these are judged by what the shards say from here on
         self._shards = await self._ask_shards()
         if self._documents.topology is not None:
@@ -205,7 +210,10 @@ class Reconciler:
             if self._documents.desired is not None:
                 cancelled = {key for key, one in self._versions.items() if self._documents.held(key[0], one.wanted) is Hold.CANCELLED}
                 failures += await sweep(node, self._documents.desired, cancelled, self._shards, lambda: self._work.busy)
-                await asyncio.to_thread(self._documents.forget_holds)
+                try:
+                    await asyncio.to_thread(self._documents.forget_holds)
+                except OSError as failed:
+                    failures.append(disk_failure(failed, "forgetting an operator's hold"))
         missing = [name for name in self._clients if name not in self._shards]
         if missing:
             failures.append(ShardUnavailableError(f"shards {', '.join(missing)} of {self._settings.node} do not answer", shards=missing))

@@ -53,7 +53,9 @@ def s3() -> Iterator[S3]:
         yield one
 
 
-def test_it_is_named_and_goes_on_by_itself(disk: Path, s3: S3) -> None:
+@pytest.mark.parametrize("when", ["planned", "written"])
+def test_it_is_named_and_goes_on_by_itself(disk: Path, s3: S3, when: str) -> None:
+    """Found by the plan, before a byte; or when the disk fills while files are written to it."""
     old, new = strings(1), strings(2)
     with running_shards(disk, 1) as shards:
         head = Head(s3.store)
@@ -67,11 +69,18 @@ def test_it_is_named_and_goes_on_by_itself(disk: Path, s3: S3) -> None:
             node.wake()
             node.until("person", V1, State.ACTIVE)
             ballast = disk / "ballast"
-            with ballast.open("wb") as file:
-                free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-                os.posix_fallocate(file.fileno(), 0, free - DISK_RESERVE_BYTES - second.manifest.totals.bytes // 2)
+            if when == "planned":
+                fill(disk, ballast, DISK_RESERVE_BYTES + second.manifest.totals.bytes // 2)
+            else:
+                node.ask("PUT", "limits", {"bandwidth_bytes_s": 1})
             head.want(person=(PREFIX, [first.wanted(Goal.RETIRED), second.wanted(Goal.ACTIVE)]))
             node.wake()
+            if when == "written":
+                node.until_true(
+                    "the download", lambda status: (found := status.find("person", V2)) is not None and found.step == "downloading"
+                )
+                fill(disk, ballast, 4096)
+                node.ask("PUT", "limits", {"bandwidth_bytes_s": None})
             node.until_true("the full disk to be named", lambda status: _error(status) == "DiskFullError")
             assert read_all(shards, old) == old
             ballast.unlink()
@@ -79,6 +88,13 @@ def test_it_is_named_and_goes_on_by_itself(disk: Path, s3: S3) -> None:
             assert read_all(shards, new) == new
         finally:
             node.kill()
+
+
+def fill(disk: Path, ballast: Path, left: int) -> None:
+    """Fill a disk but for `left` bytes."""
+    with ballast.open("wb") as file:
+        found = os.statvfs(disk)
+        os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - left)
 
 
 def _error(status: NodeStatus) -> str:
