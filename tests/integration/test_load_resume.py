@@ -313,3 +313,19 @@ def test_an_interrupted_command_says_what_goes_on_and_nodes_go_on(cluster: Clust
     away.until(name, V1, State.STAGED)
     assert cluster.load(spec, V1).changed
     assert cluster.served(spec) == {V1}
+
+
+def test_a_node_that_is_away_is_named_when_a_version_is_withdrawn(cluster: Cluster) -> None:
+    spec = hash_spec("gone", "gone:${id}")
+    for key in cluster.build(spec, V1):
+        cluster.flip_a_byte(key)
+    recorder = Recorder()
+    cluster.nodes[1].kill()
+    try:
+        with pytest.raises(ChecksumMismatchError):
+            cluster.load(spec, V1, recorder)
+    finally:
+        cluster.nodes[1].start()
+    assert f"gone {V1} was withdrawn; what clients read is as before" in recorder.notes
+    assert recorder.notes[-1] == "b can't be asked, and will drop it when back"
+    assert spec.dataset not in cluster.desired().datasets
