@@ -12,17 +12,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
 from time import perf_counter
-from typing import Self
 
-import psutil
 from pyspark.sql import SparkSession
 
 from bench.harness import Result, finish
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.store import ObjectStore
 from tests.support.hive import SPARK_LOOPBACK
+from tests.support.memory import WorkerMemory
 from tests.support.s3 import s3_store
 from udtf.build import build_version, plan_build, shuffled, write
 from udtf.job import SPARK_CONF
@@ -30,9 +28,7 @@ from udtf.job import SPARK_CONF
 ROWS = 4_000_000
 SCALES = (1_000_000, 2_000_000, 8_000_000)
 RUNS = 3
-SAMPLE_S = 0.1  # how often the workers' memory is read
 VERSION = "2026-01-01"
-MIB = 1 << 20
 
 
 class LocalDisk:
@@ -64,32 +60,6 @@ def spec_of(name: str) -> DatasetSpec:
     return parse_spec(document, "the benchmark's spec")
 
 
-class Memory:
-    """The largest resident size of any Python worker while it is watched, in MiB."""
-
-    def __init__(self) -> None:
-        self.peak = 0.0
-        self._over = Event()
-        self._thread = Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(SAMPLE_S):
-            for one in psutil.Process().children(recursive=True):
-                try:
-                    if "python" in one.name():
-                        self.peak = max(self.peak, one.memory_info().rss / MIB)
-                except psutil.NoSuchProcess:
-                    continue
-
-
 def seconds(work: Callable[[], object]) -> float:
     """How long it takes."""
     begin = perf_counter()
@@ -118,7 +88,7 @@ def main() -> None:
         fresh: Callable[[], ObjectStore] = lambda: s3.fresh().store  # noqa: E731 -- a name for a thunk
         sort, local, whole = steps(spark, table(spark, ROWS), fresh)
         seconds(sort)
-        with Memory() as memory:
+        with WorkerMemory() as memory:
             rounds = [(seconds(sort), seconds(local), seconds(whole)) for _ in range(RUNS)]
         results = [
             Result("to verified local SSTs / the sort", "ratio", tuple(b / a for a, b, _ in rounds), 1.5, less_is_better=True),
@@ -126,7 +96,7 @@ def main() -> None:
             Result("the sort", "rows/s", tuple(ROWS / a for a, _, _ in rounds)),
             Result("to verified local SSTs", "rows/s", tuple(ROWS / b for _, b, _ in rounds)),
             Result("to the manifest on S3", "rows/s", tuple(ROWS / c for _, _, c in rounds)),
-            Result(f"a Python worker's peak, {ROWS:,} rows", "MiB", (memory.peak,)),
+            Result(f"a Python worker's peak, {ROWS:,} rows", "MiB", (memory.peak_mib,)),
             *(scaled(spark, rows, fresh) for rows in SCALES),
         ]
         spark.stop()

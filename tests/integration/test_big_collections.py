@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
-from rocksdict import IngestExternalFileOptions, Options, Rdict
 
-from pipeline.format.admin import VersionIdentity
-from pipeline.format.layout import IDENTITY_FILE, ShardPaths
+from pipeline.format.layout import ShardPaths
 from pipeline.spec import parse_spec
+from pipeline.store import ObjectStore
 from tests.support.builds import build
 from tests.support.redis_server import running_redis
 from tests.support.resp import RawClient, encode_command
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import s3_store
 from tests.support.shards import ShardProcess, running_shards
-from tests.support.versions import ALL_SLOTS
+from tests.support.versions import publish_built
 
 V1, V2 = "2026-11-22", "2026-11-23"
 FIELDS, MEMBERS = 3_000, 12_000
@@ -43,32 +41,9 @@ def zset_rows(mark: int) -> list[tuple[str, str, float]]:
     ]
 
 
-def publish(store: S3, folder: Path, paths: ShardPaths, kind: str, version: str, rows: Sequence[tuple[str, str, float]]) -> None:
+def publish(store: ObjectStore, paths: ShardPaths, kind: str, version: str, rows: Sequence[tuple[str, str, float]]) -> None:
     columns = dict(zip(("id", "name", "value"), map(list, zip(*rows, strict=True)), strict=True))
-    manifest = build(store.store, parse_spec(spec(kind), "a test's spec"), version, columns)
-    making = paths.unpublished(kind, version, manifest.build_id)
-    making.mkdir(parents=True)
-    files = []
-    for index, file in enumerate(manifest.files):
-        path = folder / f"{kind}-{version}-{index}.sst"
-        path.write_bytes(store.store.get(file.object_key).data)
-        files.append(str(path))
-    database = Rdict(str(making), options=Options(raw_mode=True))
-    database.ingest_external_file(files, IngestExternalFileOptions())
-    database.close()
-    identity = VersionIdentity(
-        dataset=kind,
-        version=version,
-        build_id=manifest.build_id,
-        manifest_sha256="0" * 64,
-        slots=ALL_SLOTS,
-        keys=manifest.totals.keys,
-        entries=manifest.totals.entries,
-    )
-    (making / IDENTITY_FILE).write_bytes(identity.to_json())
-    published = paths.version(kind, version)
-    published.parent.mkdir(parents=True, exist_ok=True)
-    making.rename(published)
+    publish_built(store, paths, build(store, parse_spec(spec(kind), "a test's spec"), version, columns))
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +51,8 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardProcess]:
     folder = tmp_path_factory.mktemp("shard")
     with s3_store() as s3, running_shards(folder / "shards") as [one]:
         for version, mark in ((V1, 1), (V2, 2)):
-            publish(s3.fresh(), folder, one.paths, "hash", version, hash_rows(mark))
-            publish(s3.fresh(), folder, one.paths, "zset", version, zset_rows(mark))
+            publish(s3.store, one.paths, "hash", version, hash_rows(mark))
+            publish(s3.store, one.paths, "zset", version, zset_rows(mark))
         yield one
 
 

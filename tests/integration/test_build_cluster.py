@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 
 from pipeline.format.layout import manifest_key
 from pipeline.format.manifest import Manifest
@@ -21,8 +19,9 @@ from pipeline.load.build import run_build
 from pipeline.settings import ClusterSettings
 from pipeline.spec import parse_spec
 from pipeline.stack.metastore import Metastore
-from tests.support.hive import SPARK_LOOPBACK, hive_metastore, spark_conf
+from tests.support.hive import SPARK_LOOPBACK, hive_metastore
 from tests.support.s3 import S3, s3_store
+from tests.support.spark import local_spark
 from tests.support.spark_cluster import SparkCluster, spark_cluster
 from udtf.build import build_version
 
@@ -82,16 +81,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def _made_and_built(metastore: Metastore, s3: S3) -> Manifest:
     """A skewed table, of which one key has two thirds of the rows; and its version, built by Spark in this process."""
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    conf: dict[str, bool | float | int | str | None] = {**spark_conf(metastore)}
-    builder = SparkSession.builder.master("local[2]").config(map=conf)
-    spark = builder.enableHiveSupport().getOrCreate()
-    spark.sql("CREATE DATABASE features")
-    rows = spark.range(ROWS).selectExpr("int(pow(id % 1000 / 1000.0, 20) * 2000) AS grp", "id", "id % 977 / 4.0 AS points")
-    rows.write.format("parquet").saveAsTable("features.points")
-    built = build_version(spark, parse_spec(SPEC, "a test's spec"), VERSION, s3.store)
-    spark.stop()
-    return built.manifest
+    with local_spark(metastore, s3) as spark:
+        spark.sql("CREATE DATABASE features")
+        rows = spark.range(ROWS).selectExpr("int(pow(id % 1000 / 1000.0, 20) * 2000) AS grp", "id", "id % 977 / 4.0 AS points")
+        rows.write.format("parquet").saveAsTable("features.points")
+        return build_version(spark, parse_spec(SPEC, "a test's spec"), VERSION, s3.store).manifest
 
 
 def test_an_executor_killed_in_mid_job_changes_nothing(world: World, tmp_path: Path) -> None:

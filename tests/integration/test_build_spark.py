@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +32,7 @@ from pipeline.stack.metastore import Metastore
 from pipeline.store import ObjectStore
 from tests.support.hive import hive_metastore, spark_conf
 from tests.support.s3 import S3, s3_store
+from tests.support.spark import local_spark
 from tests.support.sstread import read_version
 from udtf.build import Plan, assemble, build_version, plan_build, write
 
@@ -53,21 +52,15 @@ class World:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    with s3_store() as s3, hive_metastore() as metastore:
-        os.environ["PYSPARK_PYTHON"] = sys.executable
-        quiet: dict[str, bool | float | int | str | None] = {"spark.sql.ansi.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-        conf = quiet | spark_conf(metastore)
-        spark = SparkSession.builder.master("local[2,2]").config(map=conf).enableHiveSupport().getOrCreate()
+    settings = {"spark_sql_ansi_enabled": "false", "spark_ui_showConsoleProgress": "false"}
+    with s3_store() as s3, hive_metastore() as metastore, local_spark(metastore, s3, master="local[2,2]", **settings) as spark:
         spark.sql("CREATE DATABASE features")
         spark.sql("CREATE TABLE features.person (id BIGINT, name STRING, ds STRING) STORED AS ORC")
         spark.sql(f"INSERT INTO features.person SELECT id, concat('name ', id), '{VERSION}' FROM range(5000)")
         spark.sql("INSERT INTO features.person VALUES (1, 'old', '2026-11-21')")
         spark.sql("CREATE TABLE features.score (grp STRING, member STRING, points DOUBLE) STORED AS PARQUET")
         spark.sql("INSERT INTO features.score VALUES ('a','x',2.5), ('a','y',-1), ('b','x',1e300), ('a','w',2.5), ('b','z',NULL)")
-        try:
-            yield World(spark, s3, metastore)
-        finally:
-            spark.stop()
+        yield World(spark, s3, metastore)
 
 
 def spec(dataset: str, table: str, key: str, kind: str = "hash", **more: Any) -> DatasetSpec:

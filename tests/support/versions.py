@@ -53,14 +53,32 @@ def publish_version(
         moving.set_move_files(True)
         database.ingest_external_file([str(sst)], moving)
     database.close()
+    return _publish(paths, making, dataset, version, build_id, slots, (len(entries), len(entries)))
+
+
+def publish_built(store: ObjectStore, paths: ShardPaths, manifest: Manifest) -> Path:
+    """Publish a version that the build job brought to an object store, all slots of it."""
+    making = paths.unpublished(manifest.dataset, manifest.version, manifest.build_id)
+    making.mkdir(parents=True)
+    database = Rdict(str(making), options=Options(raw_mode=True))
+    with TemporaryDirectory(dir=making.parent) as folder:
+        files = [Path(folder) / f"{index}.sst" for index in range(len(manifest.files))]
+        for path, file in zip(files, manifest.files, strict=True):
+            path.write_bytes(store.get(file.object_key).data)
+        moving = IngestExternalFileOptions()
+        moving.set_move_files(True)
+        database.ingest_external_file([str(path) for path in files], moving)
+    database.close()
+    counts = (manifest.totals.keys, manifest.totals.entries)
+    return _publish(paths, making, manifest.dataset, manifest.version, manifest.build_id, ALL_SLOTS, counts)
+
+
+def _publish(
+    paths: ShardPaths, making: Path, dataset: str, version: str, build_id: str, slots: tuple[SlotRange, ...], counts: tuple[int, int]
+) -> Path:
+    keys, entries = counts
     identity = VersionIdentity(
-        dataset=dataset,
-        version=version,
-        build_id=build_id,
-        manifest_sha256="0" * 64,
-        slots=slots,
-        keys=len(entries),
-        entries=len(entries),
+        dataset=dataset, version=version, build_id=build_id, manifest_sha256="0" * 64, slots=slots, keys=keys, entries=entries
     )
     (making / IDENTITY_FILE).write_bytes(identity.to_json())
     published = paths.version(dataset, version)
