@@ -71,7 +71,8 @@ def test_a_giant_sorted_set_is_paged_through(world: World, members: int) -> None
         page = client.zrange("zset:giant", first, first + PAGE - 1, withscores=True)
         assert page == [(member, score) for score, member in expected[first : first + PAGE]]
     assert client.zscore("zset:giant", "m77") == score_of(77)
-    assert client.zrange("zset:giant", "+inf", "-inf", byscore=True, desc=True, offset=0, num=2) == [member for _, member in expected[:-3:-1]]
+    last = client.zrange("zset:giant", "+inf", "-inf", byscore=True, desc=True, offset=0, num=2)
+    assert last == [member for _, member in expected[:-3:-1]]
     assert client.zrange("zset:small", 0, -1) == [b"m0", b"m1", b"m2"]
     client.close()
 
