@@ -3,7 +3,7 @@
 In the object store, below the store's root::
 
     datasets/<dataset>/versions/<version>/manifest.json
-    datasets/<dataset>/versions/<version>/builds/<build-id>/<partition>-<attempt>-<file>.sst
+    datasets/<dataset>/versions/<version>/builds/<build-id>/<task>-<attempt>-<file>.sst
     clusters/<cluster>/desired.json
     clusters/<cluster>/topology.json
 
@@ -61,9 +61,9 @@ def build_root(dataset: str, version: str, build_id: str) -> str:
     return f"{version_root(dataset, version)}builds/{build_id}/"
 
 
-def sst_key(dataset: str, version: str, build_id: str, partition: int, attempt: str, index: int) -> str:
+def sst_key(dataset: str, version: str, build_id: str, task: int, attempt: str, index: int) -> str:
     """The object key of one SST file; `attempt` is unique per task attempt, `index` counts that attempt's files."""
-    return f"{build_root(dataset, version, build_id)}{partition:05d}-{attempt}-{index:03d}{SST_SUFFIX}"
+    return f"{build_root(dataset, version, build_id)}{task:05d}-{attempt}-{index:03d}{SST_SUFFIX}"
 
 
 def desired_key(cluster: str) -> str:
