@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -27,6 +29,7 @@ from udtf.job import SPARK_CONF
 
 ROWS = 4_000_000
 SCALES = (1_000_000, 2_000_000, 8_000_000)
+SKEW_ROWS = 1_000_000
 RUNS = 3
 VERSION = "2026-01-01"
 
@@ -98,9 +101,37 @@ def main() -> None:
             Result("to the manifest on S3", "rows/s", tuple(ROWS / c for _, _, c in rounds)),
             Result(f"a Python worker's peak, {ROWS:,} rows", "MiB", (memory.peak_mib,)),
             *(scaled(spark, rows, fresh) for rows in SCALES),
+            *skewed(spark),
         ]
         spark.stop()
     finish("build", results)
+
+
+def skewed(spark: SparkSession) -> list[Result]:
+    """The entries of the task that has most, over the mean, for keys that lie as unevenly as keys do."""
+    flat = table(spark, SKEW_ROWS)
+    zipf = "bench.zipf"
+    columns = ("int(pow(rand(7), -1.25)) AS rank", "id", "id % 977 / 4.0 AS points")  # the first key has two fifths of the rows
+    spark.range(SKEW_ROWS).selectExpr(*columns).write.format("parquet").saveAsTable(zipf)
+    zset = {"type": "zset", "zset": {"member": "m${id}", "score": "points"}}
+    return [
+        spread(spark, "one hash tag", flat, {"key": "{bench}${id}", "type": "hash"}),
+        spread(spark, "16 prefixes", flat, {"key": "{bench:${shard(16)}}${id}", "type": "hash"}),
+        spread(spark, "a Zipf-distributed zset", zipf, {"key": "bench:${rank}", **zset}),
+    ]
+
+
+def spread(spark: SparkSession, what: str, source: str, shape: dict[str, Any]) -> Result:
+    """One of them."""
+    document = {"dataset": "bench", "source": {"table": source}, "mode": "replace", **shape}
+    plan = plan_build(spark, parse_spec(document, "the benchmark's spec"), VERSION, "", 0)
+    entries: Counter[str] = Counter()
+    for one in write(replace(plan, task=replace(plan.task, open_store=LocalDisk))):
+        if one.file:
+            entries[one.file.object_key.rpartition("/")[2].partition("-")[0]] += one.file.entries
+    mean = entries.total() / plan.task.placement.tasks
+    metric = f"the fullest of {plan.task.placement.tasks} tasks / the mean, {what}"
+    return Result(metric, "ratio", (max(entries.values()) / mean,), 2.0, less_is_better=True)
 
 
 def scaled(spark: SparkSession, rows: int, fresh: Callable[[], ObjectStore]) -> Result:
