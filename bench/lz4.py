@@ -71,7 +71,8 @@ def read(database: Rdict, keys: list[bytes]) -> float:
     """Seconds to read them as a shard does."""
     began = perf_counter()
     for key in keys:
-        raw: bytes = database[key]
+        raw = database[key]
+        assert isinstance(raw, bytes)
         if raw[1] & Flag.LZ4:
             decompressed(raw)
     return perf_counter() - began
