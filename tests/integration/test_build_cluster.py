@@ -88,6 +88,7 @@ def _made_and_built(metastore: Metastore, s3: S3) -> Manifest:
         return build_version(spark, parse_spec(SPEC, "a test's spec"), VERSION, s3.store).manifest
 
 
+@pytest.mark.full
 def test_an_executor_killed_in_mid_job_changes_nothing(world: World, tmp_path: Path) -> None:
     quiet = world.undisturbed
     assert quiet.totals.source_rows == quiet.totals.stored_rows == ROWS
