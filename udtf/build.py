@@ -32,6 +32,7 @@ from pipeline.store import ObjectStore
 from udtf.encode import Encoder, constant_expiry_ms
 from udtf.partition import WRITTEN_DDL, PartitionTask, Written
 from udtf.placement import Placement
+from udtf.progress import job_group
 from udtf.rows import ELEMENT, IKEY, ORDER, PARTITION, VALUE, Counters, RowSchema
 from udtf.sample import plan_placement
 from udtf.source import read_source, row_schema, value_columns
@@ -77,7 +78,7 @@ def build_version(
     _log.info(
         "building", dataset=spec.dataset, version=version, build_id=plan.task.build_id, tasks=placement.tasks, split=len(placement.splits)
     )
-    with described(spark, f"{spec.dataset} {version}: encode, sort, write and upload"):
+    with described(spark, spec, version, "encode, sort, write and upload"):
         written = write(plan)
     return publish(store, assemble(spec, version, plan.task.build_id, plan.built_at_ms, written))
 
@@ -101,7 +102,7 @@ def plan_build(spark: SparkSession, spec: DatasetSpec, version: str, store_url: 
     """
     source = read_source(spark, spec, version)
     encoder = Encoder(spec, value_columns(spec, source.columns), row_schema(spec, source), built_at_ms)
-    with described(spark, f"{spec.dataset} {version}: sample the keys"):
+    with described(spark, spec, version, "sample the keys"):
         placement = plan_placement(source, spec, encoder, version, task_count(spark, source))
     task = PartitionTask(
         store_url,
@@ -117,13 +118,15 @@ def plan_build(spark: SparkSession, spec: DatasetSpec, version: str, store_url: 
 
 
 @contextmanager
-def described(spark: SparkSession, what: str) -> Iterator[None]:
-    """Within it, Spark's pages call the jobs by this name."""
-    spark.sparkContext.setJobDescription(what)
+def described(spark: SparkSession, spec: DatasetSpec, version: str, what: str) -> Iterator[None]:
+    """Within it, jobs belong to the build's group, and Spark's pages call them by this name."""
+    context = spark.sparkContext
+    context.setJobGroup(job_group(spec.dataset, version), f"{spec.dataset} {version}: {what}")
     try:
         yield
     finally:
-        spark.sparkContext.setJobDescription(None)  # type: ignore[arg-type]  # Spark clears it so
+        for name in ("spark.jobGroup.id", "spark.job.description"):
+            context.setLocalProperty(name, None)  # type: ignore[arg-type]  # Spark clears it so
 
 
 def shuffled(source: DataFrame, encoder: Encoder, placement: Placement) -> DataFrame:
@@ -265,7 +268,7 @@ def publish(store: ObjectStore, manifest: Manifest) -> Built:
             raise
         if standing.build_id != manifest.build_id:
             _log.warning("another build finished first; the files of this one are garbage", key=key, ours=manifest.build_id)
-            return Built(standing, existed=True)
+        return Built(standing, existed=standing.build_id != manifest.build_id)
     _log.info("finished", key=key, **manifest.totals.model_dump())
     return Built(manifest, existed=False)
 

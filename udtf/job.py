@@ -22,6 +22,7 @@ from pipeline.spec import load_spec
 from pipeline.store import ObjectStore
 from udtf.build import build_version
 from udtf.failures import translated
+from udtf.progress import job_group, teller, watched
 
 BATCH_ROWS = 20_000  # rows per Arrow batch: vectorised work amortises Python's overhead, while a batch stays in the cache
 BATCH_BYTES = 64 << 20  # of rows that are large: Arrow's binary columns end at 2 GiB, and memory before that
@@ -29,6 +30,7 @@ BATCH_BYTES = 64 << 20  # of rows that are large: Arrow's binary columns end at 
 SPARK_CONF = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
     "spark.sql.execution.arrow.maxBytesPerBatch": str(BATCH_BYTES),
+    "spark.ui.showConsoleProgress": "false",  # the job tells its own progress
 }
 
 
@@ -37,6 +39,7 @@ def main() -> int:
     arguments = _arguments()
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
@@ -65,13 +68,15 @@ def _arguments() -> argparse.Namespace:
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     spec = load_spec(arguments.spec)
+    structlog.contextvars.bind_contextvars(dataset=spec.dataset, version=arguments.version)
     builder = SparkSession.builder.appName(f"redkv {spec.dataset} {arguments.version}")
     for name, value in SPARK_CONF.items():
         builder = builder.config(name, value)
     spark = builder.enableHiveSupport().getOrCreate()
     spark.sparkContext.setLogLevel("WARN")
     try:
-        with translated(spec.source.table):
+        group = job_group(spec.dataset, arguments.version)
+        with translated(spec.source.table), watched(spark.sparkContext, group, teller()):
             built = build_version(spark, spec, arguments.version, ObjectStore(arguments.store))
     finally:
         spark.stop()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -28,14 +27,14 @@ from pipeline.settings import ClusterSettings
 
 LOG_LINES = 15
 LOOK_S = 1.0  # between two looks at how far the job is
-LOOK_BYTES = 4096  # of the log's end: several of Spark's bars
+LOOK_BYTES = 16_384  # of the log's end: several lines about progress
+PROGRESS = "progress"  # the event that the job logs
 END_S_MAX = 10.0  # from SIGTERM to SIGKILL: Spark's own hooks take one or two seconds
 BUILD_S_MAX = 12 * 3600.0  # a build that runs into the next night's is lost
 
 Tell = Callable[[float, str], None]
-"""Seconds so far, and how far Spark is (empty if it does not say)."""
+"""Seconds so far, and how far the job is (empty if it does not say)."""
 
-_BAR = re.compile(r"\[Stage (\d+):[^\]]*?\((\d+) \+ \d+\) / (\d+)\]")
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
@@ -70,13 +69,21 @@ def run_build(
         _check(result, code, log)
 
 
-def spark_stage(log_end: str) -> str:
-    """How far Spark is, from the last bar in the end of its log; empty if there is none."""
-    bars = _BAR.findall(log_end)
-    if not bars:
-        return ""
-    stage, done, total = bars[-1]
-    return f"Spark stage {stage}: {done} of {total} tasks"
+def progress_text(log_end: str) -> str:
+    """How far the job is, from the last line about it at the end of its log; empty if there is none."""
+    records = (_progress(line) for line in reversed(log_end.splitlines()))
+    return next((str(record["text"]) for record in records if record), "")
+
+
+def _progress(line: str) -> dict[str, Any]:
+    """What a line of the log says of progress; nothing if it is about something else, or not whole yet."""
+    if not (line.startswith("{") and PROGRESS in line):
+        return {}
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) and record.get("event") == PROGRESS else {}
 
 
 def _await(process: subprocess.Popen[bytes], log: Path, tell: Tell, seconds_max: float) -> int:
@@ -89,7 +96,7 @@ def _await(process: subprocess.Popen[bytes], log: Path, tell: Tell, seconds_max:
         if seconds > seconds_max:
             message = f"the build job was not done after {seconds:.0f} s, and was ended: see {log}; the same command builds again"
             raise StalledError(message, step="build", log=str(log))
-        tell(seconds, spark_stage(_end_of(log)))
+        tell(seconds, progress_text(_end_of(log)))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -112,7 +119,7 @@ def _check(result: Path, code: int, log: Path) -> None:
         raise RedkvError.from_json(record["error"])
     if code == 0 and record:
         return
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and not _BAR.search(line)]
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and not _progress(line)]
     why = " (killed: perhaps the machine ran out of memory)" if code in _KILLED else ""
     tail = "\n".join(lines[-LOG_LINES:])
     raise BuildFailedError(f"the build job ended with code {code}{why} and no result; the end of {log}:\n{tail}", code=code, log=str(log))
@@ -144,7 +151,6 @@ def _end_of(log: Path) -> str:
 def _conf(settings: ClusterSettings) -> list[str]:
     conf = {
         "spark.hadoop.hive.metastore.uris": settings.metastore_uris,
-        "spark.ui.showConsoleProgress": "true",
         **settings.spark_conf,
     }
     return [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]

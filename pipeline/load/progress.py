@@ -45,7 +45,7 @@ class StepEnded:
 
 @dataclass(frozen=True, slots=True)
 class BuildSeen:
-    """A look at the build job: seconds so far, and how far Spark is (empty if it does not say)."""
+    """A look at the build job: seconds so far, and how far it is (empty if it does not say)."""
 
     seconds: float
     stage: str

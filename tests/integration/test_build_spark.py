@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from pyspark.sql import SparkSession
@@ -34,7 +36,8 @@ from tests.support.hive import hive_metastore, spark_conf
 from tests.support.s3 import S3, s3_store
 from tests.support.spark import local_spark
 from tests.support.sstread import read_version
-from udtf.build import Plan, assemble, build_version, plan_build, write
+from udtf.build import Plan, assemble, build_version, described, plan_build, write
+from udtf.progress import Seen, job_group, watched
 
 VERSION = "2026-11-22"
 
@@ -273,3 +276,27 @@ def test_credentials_are_in_no_log_and_no_argument(world: World, tmp_path: Path)
         run_build(settings, spec_file, VERSION, log)
     assert secret not in log.read_text(encoding="utf-8")
     assert secret not in subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+def test_what_a_job_does_is_seen_while_it_runs(world: World, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+
+    def hold(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+        while not go.exists():
+            os.sched_yield()
+
+    told: list[Seen | None] = []
+
+    def tell(seen: Seen | None) -> None:
+        told.append(seen)
+        if seen:
+            go.touch()
+
+    dataset = person("watched")
+    with watched(world.spark.sparkContext, job_group("watched", VERSION), tell), described(world.spark, dataset, VERSION, "hold"):
+        world.spark.range(100, numPartitions=2).mapInArrow(hold, "id long").collect()
+    seen, *_, end = told
+    assert seen is not None
+    assert (seen.step, seen.tasks, end) == (f"watched {VERSION}: hold", 2, None)
+    assert world.spark.sparkContext.getLocalProperty("spark.jobGroup.id") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pytest
 
 from pipeline.format.errors import BuildFailedError, StalledError, UnknownColumnError, UsageError
 from pipeline.load import build
-from pipeline.load.build import run_build, spark_stage
+from pipeline.load.build import progress_text, run_build
 from pipeline.settings import ClusterSettings
 
 SETTINGS = ClusterSettings(store="s3://bucket/root", cluster="c", metastore_uris="thrift://127.0.0.1:1", spark_conf={"spark.a": "b"})
+PROGRESS_LINE = json.dumps({"event": "progress", "text": "write: 3 of 8 tasks"})
 RESULT = 'for last; do :; done; result="$last"'
 
 
@@ -68,7 +70,7 @@ def test_its_typed_error_comes_out(submit: Submit) -> None:
 @pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("exit 0", 0), ("echo '{\"manif' > $result; exit 1", 1)])
 def test_an_end_without_a_result_shows_the_end_of_the_log(submit: Submit, script: str, code: int) -> None:
     with pytest.raises(BuildFailedError, match=f"ended with code {code} and no result; the end of .*build.log:\nno space left$") as failed:
-        submit.run(f"echo no space left; printf '\\r[Stage 0:>      (0 + 2) / 8]\\r'; {script}")
+        submit.run(f"echo no space left; echo '{PROGRESS_LINE}'; {script}")
     assert failed.value.fields == {"code": code, "log": str(submit.log)}
 
 
@@ -90,7 +92,7 @@ def test_a_job_that_does_not_listen_is_killed(submit: Submit, monkeypatch: pytes
     assert ended(int((submit.folder / "child").read_text(encoding="utf-8")))
 
 
-def test_what_spark_says_is_told(submit: Submit) -> None:
+def test_what_the_job_says_of_its_progress_is_told(submit: Submit) -> None:
     told: list[str] = []
 
     def tell(_seconds: float, stage: str) -> None:
@@ -98,16 +100,18 @@ def test_what_spark_says_is_told(submit: Submit) -> None:
         if stage:
             (submit.folder / "go").touch()
 
-    bar = "printf '\\r[Stage 1:===>      (3 + 2) / 8]'"
-    submit.run(f'{bar}; while [ ! -e {submit.folder}/go ]; do sleep 0.01; done; echo \'{{"build_id": "b"}}\' > $result', tell=tell)
-    assert told[-1] == "Spark stage 1: 3 of 8 tasks"
-
-
-def test_sparks_bars_are_read_as_it_draws_them() -> None:
-    assert spark_stage("26/11/22 WARN something") == ""
-    assert spark_stage("\r[Stage 0:>   (0 + 2) / 4]\r[Stage 0:====>  (2 + 2) / 4]\r[Stage 12:> (0 + 1) / 200][Stage 13:> (1 + 0) / 9]") == (
-        "Spark stage 13: 1 of 9 tasks"
+    submit.run(
+        f"echo '{PROGRESS_LINE}'; while [ ! -e {submit.folder}/go ]; do sleep 0.01; done; echo '{{\"build_id\": \"b\"}}' > $result",
+        tell=tell,
     )
+    assert told[-1] == "write: 3 of 8 tasks"
+
+
+def test_progress_is_read_from_the_last_whole_line_about_it() -> None:
+    assert progress_text("26/11/22 WARN some progress") == ""
+    first, second = (json.dumps({"event": "progress", "text": text}) for text in ("one", "two"))
+    other = json.dumps({"event": "finished", "what": "progress"})
+    assert progress_text(f"{first}\n{second}\n{other}\n26/11/22 WARN\n{first[:20]}") == "two"
 
 
 def test_a_log_that_cannot_be_written(submit: Submit) -> None:
