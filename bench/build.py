@@ -1,7 +1,10 @@
 """The build job on a generated table, beside the sort that Spark needs anyway: all in one run, at local[2].
 
-The floor is relative: the same encoded rows, placed and sorted by Spark into its noop sink, are 1. Times are of whole Spark jobs on a warm
-session. Memory is the largest that one Python worker reached, as the kernel tells it.
+The floor is relative: the same encoded rows, placed and sorted by Spark into its noop sink, are 1; the sort is given its places, the job
+takes its sample first, and its time counts. Times are of whole Spark jobs on a warm
+session. Memory is the largest that one Python worker reached, as the kernel tells it: it holds one file until that is proven, so it grows
+until a task fills a file (64 MiB), at about 4,000,000 rows, and no further. Sizes grow from one measurement to the next, as a worker that
+stays seldom gives memory back.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -24,11 +28,13 @@ from pipeline.store import ObjectStore
 from tests.support.hive import SPARK_LOOPBACK
 from tests.support.memory import WorkerMemory
 from tests.support.s3 import s3_store
-from udtf.build import build_version, plan_build, shuffled, write
+from udtf.build import build_version, plan_build, shuffled, unmeasured, write
 from udtf.job import SPARK_CONF
 
 ROWS = 4_000_000
 SCALES = (1_000_000, 2_000_000, 8_000_000)
+OFF_MEAN_MAX = 0.15  # of the time per row at each of these from their mean
+PEAK_GROWTH_MAX = 1.1  # of a worker's memory from ROWS, where its files are full, to twice as many
 SKEW_ROWS = 1_000_000
 RUNS = 3
 VERSION = "2026-01-01"
@@ -74,37 +80,48 @@ def steps(spark: SparkSession, name: str, fresh_store: Callable[[], ObjectStore]
     """Sort to noop; to verified local files; to the manifest on S3."""
     spec = spec_of(name)
 
-    plan = plan_build(spark, spec, VERSION, "", 0)
-    local = replace(plan, task=replace(plan.task, open_store=LocalDisk))
-    return (
-        lambda: shuffled(plan.source, plan.encoder, plan.task.placement).write.format("noop").mode("overwrite").save(),
-        lambda: write(local),
-        lambda: build_version(spark, spec, VERSION, fresh_store()),
-    )
+    sorting = plan_build(spark, spec, VERSION, "", 0)
+
+    def sort() -> None:
+        with unmeasured(sorting):  # as the job does
+            shuffled(sorting.source, sorting.encoder, sorting.task.placement).write.format("noop").mode("overwrite").save()
+
+    def local() -> None:
+        plan = plan_build(spark, spec, VERSION, "", 0)
+        write(replace(plan, task=replace(plan.task, open_store=LocalDisk)))
+
+    return sort, local, lambda: build_version(spark, spec, VERSION, fresh_store())
 
 
 def main() -> None:
     """The benchmark."""
     with TemporaryDirectory(prefix="redkv-bench-") as folder, s3_store() as s3:
-        spark = _session(Path(folder))
+        spark = session(Path(folder))
         spark.sql("CREATE DATABASE bench")
         fresh: Callable[[], ObjectStore] = lambda: s3.fresh().store  # noqa: E731 -- a name for a thunk
-        sort, local, whole = steps(spark, table(spark, ROWS), fresh)
-        seconds(sort)
+        seconds(steps(spark, table(spark, SCALES[0]), fresh)[-1])
+        *smaller, largest = SCALES
+        scales = [scaled(spark, rows, fresh) for rows in smaller]
         with WorkerMemory() as memory:
-            rounds = [(seconds(sort), seconds(local), seconds(whole)) for _ in range(RUNS)]
-        results = [
-            Result("to verified local SSTs / the sort", "ratio", tuple(b / a for a, b, _ in rounds), 1.5, less_is_better=True),
-            Result("to the manifest on S3 / the sort", "ratio", tuple(c / a for a, _, c in rounds), 2.0, less_is_better=True),
-            Result("the sort", "rows/s", tuple(ROWS / a for a, _, _ in rounds)),
-            Result("to verified local SSTs", "rows/s", tuple(ROWS / b for _, b, _ in rounds)),
-            Result("to the manifest on S3", "rows/s", tuple(ROWS / c for _, _, c in rounds)),
-            Result(f"a Python worker's peak, {ROWS:,} rows", "MiB", (memory.peak_mib,)),
-            *(scaled(spark, rows, fresh) for rows in SCALES),
-            *skewed(spark),
-        ]
+            compared = compare(spark, fresh)
+        scales.append(scaled(spark, largest, fresh))
+        results = [*compared, *scale_results(scales), *peaks(scales, memory.peak_mib), *skewed(spark)]
         spark.stop()
     finish("build", results)
+
+
+def compare(spark: SparkSession, fresh: Callable[[], ObjectStore]) -> list[Result]:
+    """The job's steps over the sort, round by round."""
+    sort, local, whole = steps(spark, table(spark, ROWS), fresh)
+    seconds(sort)
+    rounds = [(seconds(sort), seconds(local), seconds(whole)) for _ in range(RUNS)]
+    return [
+        Result("to verified local SSTs / the sort", "ratio", tuple(b / a for a, b, _ in rounds), 1.5, less_is_better=True),
+        Result("to the manifest on S3 / the sort", "ratio", tuple(c / a for a, _, c in rounds), 2.0, less_is_better=True),
+        Result("the sort", "rows/s", tuple(ROWS / a for a, _, _ in rounds)),
+        Result("to verified local SSTs", "rows/s", tuple(ROWS / b for _, b, _ in rounds)),
+        Result("to the manifest on S3", "rows/s", tuple(ROWS / c for _, _, c in rounds)),
+    ]
 
 
 def skewed(spark: SparkSession) -> list[Result]:
@@ -134,13 +151,47 @@ def spread(spark: SparkSession, what: str, source: str, shape: dict[str, Any]) -
     return Result(metric, "ratio", (max(entries.values()) / mean,), 2.0, less_is_better=True)
 
 
-def scaled(spark: SparkSession, rows: int, fresh: Callable[[], ObjectStore]) -> Result:
-    """Time per row at another size."""
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Time per row to the manifest at one size, and the largest Python worker meanwhile."""
+
+    rows: int
+    us_per_row: tuple[float, ...]
+    peak_mib: float
+
+
+def scaled(spark: SparkSession, rows: int, fresh: Callable[[], ObjectStore]) -> Scale:
+    """One size."""
     *_, whole = steps(spark, table(spark, rows), fresh)
-    return Result(f"to the manifest on S3, {rows:,} rows", "us/row", tuple(seconds(whole) / rows * 1e6 for _ in range(RUNS)))
+    with WorkerMemory() as memory:
+        times = tuple(seconds(whole) / rows * 1e6 for _ in range(RUNS))
+    return Scale(rows, times, memory.peak_mib)
 
 
-def _session(folder: Path) -> SparkSession:
+def scale_results(scales: list[Scale]) -> list[Result]:
+    """Time per row at every size, and that it does not depend on it."""
+    medians = [median(one.us_per_row) for one in scales]
+    off = max(abs(one / mean(medians) - 1) for one in medians)
+    return [
+        *(Result(f"to the manifest on S3, {one.rows:,} rows", "us/row", one.us_per_row) for one in scales),
+        Result("time per row, the size that is farthest from the mean", "ratio", (off,), OFF_MEAN_MAX, less_is_better=True),
+    ]
+
+
+def peaks(scales: list[Scale], peak_mib: float) -> list[Result]:
+    """The same of a worker's memory; `peak_mib` is that of ROWS."""
+    *smaller, largest = scales
+    sizes = [(one.rows, one.peak_mib) for one in smaller] + [(ROWS, peak_mib), (largest.rows, largest.peak_mib)]
+    return [
+        *(Result(f"a Python worker's peak, {rows:,} rows", "MiB", (peak,)) for rows, peak in sizes),
+        Result(
+            f"that peak, {largest.rows:,} rows / {ROWS:,}", "ratio", (largest.peak_mib / peak_mib,), PEAK_GROWTH_MAX, less_is_better=True
+        ),
+    ]
+
+
+def session(folder: Path) -> SparkSession:
+    """Spark at local[2], its warehouse and a metastore of its own in `folder`."""
     os.environ.update(PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1")
     derby = f"jdbc:derby:;databaseName={folder}/metastore;create=true"
     conf: dict[str, bool | float | int | str | None] = {
@@ -149,6 +200,7 @@ def _session(folder: Path) -> SparkSession:
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": f"{folder}/local",
         "spark.driver.memory": "4g",
+        "spark.driver.extraJavaOptions": f"-Dderby.stream.error.file={folder}/derby.log",  # by default where one stands
     }
     conf |= SPARK_LOOPBACK
     conf |= SPARK_CONF

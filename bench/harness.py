@@ -32,13 +32,14 @@ RUNS = 5  # odd, so that the median is a run
 
 @dataclass(frozen=True)
 class Result:
-    """One metric: the value of every run, and the floor that their median must keep (None: only printed)."""
+    """One metric: the value of every run, the floor that their median must keep (None: only printed), and an aim that it need not reach."""
 
     metric: str
     unit: str
     values: tuple[float, ...]
     floor: float | None = None
     less_is_better: bool = False
+    aim: float | None = None
 
     @property
     def median(self) -> float:
@@ -60,6 +61,7 @@ class Result:
             "median": self.median,
             "unit": self.unit,
             "floor": self.floor,
+            "aim": self.aim,
             "less_is_better": self.less_is_better,
             "missed": self.missed,
             "runs": len(self.values),
@@ -116,10 +118,14 @@ def _print(name: str, results: Sequence[Result]) -> None:
     for column in ("median", "least", "most", "floor"):
         table.add_column(column, justify="right")
     table.add_column("unit")
+    aims = any(one.aim is not None for one in results)
+    if aims:
+        table.add_column("aim", justify="right")
     for one in results:
         figures = [f"{figure:,.6g}" if figure < 1000 else f"{figure:,.0f}" for figure in (one.median, min(one.values), max(one.values))]
         bound = "" if one.floor is None else f"{'<=' if one.less_is_better else '>='} {one.floor:,.12g}"
-        table.add_row(one.metric, *figures, f"{bound} missed" if one.missed else bound, one.unit, style="red" if one.missed else None)
+        aim = [("" if one.aim is None else f"{one.aim:,.12g}")] if aims else []
+        table.add_row(one.metric, *figures, f"{bound} missed" if one.missed else bound, one.unit, *aim, style="red" if one.missed else None)
     console = Console(width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
     console.print(table)
     here = machine()

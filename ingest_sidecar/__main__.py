@@ -20,6 +20,7 @@ import structlog
 import uvicorn
 
 from ingest_sidecar.api import application
+from ingest_sidecar.priority import lower_priority
 from ingest_sidecar.reconcile import Reconciler
 from ingest_sidecar.settings import SidecarSettings
 from pipeline.format.errors import RedkvError
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="TOML file of ingest_sidecar.settings.SidecarSettings")
     try:
         settings = SidecarSettings.from_file(parser.parse_args().config)
+        lower_priority(settings.nice)
         _configure_logs(settings.node)
         asyncio.run(_serve_and_leave(settings))
     except RedkvError as failed:

@@ -39,6 +39,7 @@ def application(reconciler: Reconciler, token: str | None) -> Starlette:
         ("/v1/metrics", api.metrics, ["GET"]),
         ("/v1/openapi.json", api.openapi, ["GET"]),
         ("/v1/limits", api.limits, ["GET", "PUT"]),
+        ("/v1/versions/{dataset}/{version}/check", api.check, ["POST"]),
         ("/v1/versions/{dataset}/{version}/{action}", api.control, ["POST"]),
     ]
     return Starlette(routes=[Route(path, _guarded(handler, token), methods=methods) for path, handler, methods in routes])
@@ -75,6 +76,10 @@ class _Api:
         if request.method == "PUT":
             self._reconciler.set_limits(await _limits(request))
         return Response(self._reconciler.limits().to_json(), media_type="application/json")
+
+    async def check(self, request: Request) -> Response:
+        found = await self._reconciler.check(request.path_params["dataset"], request.path_params["version"])
+        return Response(found.to_json(), media_type="application/json")
 
     async def control(self, request: Request) -> Response:
         action = request.path_params["action"]

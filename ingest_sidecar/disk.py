@@ -2,7 +2,7 @@
 
 Rules: a directory under `versions/` is whole, because it came there by one rename after everything in it was synced. One of the same name
 is exchanged with it in the same system call, so that a shard that starts at any instant finds one of them. Everything under `making/` and
-in staging can be removed at any time.
+in staging can be removed at any time. The ingest process works with this module, so nothing here needs a model library.
 """
 
 from __future__ import annotations
@@ -10,51 +10,105 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from uuid import uuid4
 
-from pipeline.format.admin import VersionIdentity
-from pipeline.format.errors import DiskFullError, FormatError, FormatVersionError, IngestProcessError, NodeError
-from pipeline.format.layout import IDENTITY_FILE, NodePaths, ShardPaths
+from pipeline.format.crashpoints import IngestPoint, crash_point
+from pipeline.format.errors import DiskFullError, IngestProcessError, NodeError
+from pipeline.format.layout import ETAG_SUFFIX, FILES_FILE, IDENTITY_FILE, PARTIAL_SUFFIX, SOURCES_FILE, SST_SUFFIX, NodePaths, ShardPaths
 
-
-def published(paths: ShardPaths, dataset: str, version: str) -> VersionIdentity | None:
-    """What a published version directory says of itself; None if there is none, or none that can be read: it is made again."""
-    identity = paths.version(dataset, version) / IDENTITY_FILE
-    if not identity.is_file():
-        return None
-    try:
-        return VersionIdentity.from_json(identity.read_bytes(), str(identity))
-    except FormatVersionError:
-        raise
-    except FormatError:
-        return None
+REMOVED = "removed-"  # no build id starts so
 
 
-def publish(paths: ShardPaths, making: Path, identity: VersionIdentity) -> None:
-    """Make a finished directory visible: sync everything, then one rename. One of that name changes places with it, and then goes; a shard
-    that has it open reads on.
+def publish(paths: ShardPaths, making: Path, dataset: str, version: str, identity: bytes) -> None:
+    """Make a finished directory visible, whose VERSION.json is `identity`: sync everything, then one rename. One of that name changes
+    places with it, and then goes; a shard that has it open reads on.
     """
-    (making / IDENTITY_FILE).write_bytes(identity.to_json())
+    (making / IDENTITY_FILE).write_bytes(identity)
     for child in making.iterdir():
         sync(child)
     sync(making)
-    final = paths.version(identity.dataset, identity.version)
+    crash_point(IngestPoint.SYNCED)
+    final = paths.version(dataset, version)
     final.parent.mkdir(parents=True, exist_ok=True)
     sync(final.parent.parent)  # the first version of a dataset made its folder
     if final.exists():
         if not _exchange(making, final):
-            remove_version(paths, identity.dataset, identity.version)
+            remove_version(paths, dataset, version)
             final.parent.mkdir(parents=True, exist_ok=True)
             making.rename(final)
     else:
         making.rename(final)
     sync(final.parent)
+    crash_point(IngestPoint.PUBLISHED)
     shutil.rmtree(making, ignore_errors=True)  # what stood there before, if anything
 
 
+def note_sources(making: Path, originals: Mapping[Path, str], sha256: Mapping[str, str]) -> None:
+    """Write SOURCES.json (notes.py): which of the directory's files still are one of these, whose names in the build are given, and what
+    SHA-256 they have.
+    """
+    names = {inode(path): name for path, name in originals.items()}
+    files = {child.name: names[inode(child)] for child in making.glob(f"*{SST_SUFFIX}") if inode(child) in names}
+    noted = {"format_version": 1, "files": files, "sha256": sha256}
+    (making / SOURCES_FILE).write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
+
+
+def noted_sha256(directory: Path) -> dict[str, str | None]:
+    """The SHA-256 of every SST file of a version directory, as it was noted when that was made; None where it was not."""
+    try:
+        noted = json.loads((directory / SOURCES_FILE).read_bytes()).get("sha256", {})
+    except (OSError, ValueError):
+        noted = {}
+    return {path.name: noted.get(path.name) for path in directory.glob(f"*{SST_SUFFIX}")}
+
+
+def note_files(making: Path, originals: Mapping[str, str]) -> None:
+    """Write FILES.json (notes.py): the SST files that an upsert's directory has, of the names given with those in the build."""
+    names = {originals[child.name]: child.name for child in sorted(making.glob(f"*{SST_SUFFIX}"))}
+    (making / FILES_FILE).write_text(json.dumps({"format_version": 1, "names": names}, indent=1) + "\n", encoding="utf-8")
+
+
+def has_files(directory: Path) -> bool:
+    """Whether SST files lie there."""
+    return any(directory.glob(f"*{SST_SUFFIX}"))
+
+
+def remove_files(directory: Path) -> None:
+    """Remove the SST files of a directory whose rows are in the live database; what it says of itself stays."""
+    for child in directory.glob(f"*{SST_SUFFIX}"):
+        child.unlink()
+
+
+def copy_by_links(directory: Path, making: Path) -> None:
+    """Begin a directory as a copy of a published one: its SST files by links, RocksDB's own notes by bytes."""
+    for child in directory.iterdir():
+        if child.suffix == SST_SUFFIX:
+            os.link(child, making / child.name)
+        elif child.name not in _NOT_COPIED:
+            shutil.copyfile(child, making / child.name)
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove the staged files that a plan no longer names, whole or in part."""
+    if not folder.is_dir():
+        return
+    for child in folder.iterdir():
+        if child.name.removesuffix(PARTIAL_SUFFIX).removesuffix(ETAG_SUFFIX) not in names:
+            child.unlink()
+
+
+def inode(path: Path) -> tuple[int, int]:
+    """What a file is, under whatever name."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+_NOT_COPIED = frozenset({IDENTITY_FILE, SOURCES_FILE, "LOCK", "LOG"})
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})  # an old kernel, or a file system without it
@@ -76,40 +130,55 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def remove_version(paths: ShardPaths, dataset: str, version: str) -> None:
     """Remove a published directory: first out of sight by a rename, then its files, so that half a directory is never published."""
+    doomed = hide_version(paths, dataset, version)
+    if doomed is not None:
+        shutil.rmtree(doomed)
+
+
+def hide_version(paths: ShardPaths, dataset: str, version: str) -> Path | None:
+    """Take a published directory out of sight by a rename; where its files are to be removed from, None if there is no such version."""
     final = paths.version(dataset, version)
     if not final.exists():
-        return
-    doomed = paths.making / f"{dataset}@{version}@removed"
-    shutil.rmtree(doomed, ignore_errors=True)
+        return None
+    doomed = paths.making / f"{dataset}@{version}@{REMOVED}{uuid4().hex}"
     doomed.parent.mkdir(parents=True, exist_ok=True)
     final.rename(doomed)
     sync(final.parent)
-    shutil.rmtree(doomed)
     if not any(final.parent.iterdir()):
         final.parent.rmdir()
+    return doomed
 
 
 def published_versions(paths: ShardPaths) -> Iterator[tuple[str, str]]:
     """All (dataset, version) whose directories are published."""
-    if paths.versions.is_dir():
-        for dataset in paths.versions.iterdir():
-            for version in dataset.iterdir():
-                yield dataset.name, version.name
+    return _versions_below(paths.versions)
 
 
 def staged_versions(node: NodePaths) -> Iterator[tuple[str, str]]:
     """All (dataset, version) that have staged files."""
-    if node.staging.is_dir():
-        for dataset in node.staging.iterdir():
-            for version in dataset.iterdir():
-                yield dataset.name, version.name
+    return _versions_below(node.staging)
+
+
+def _versions_below(root: Path) -> Iterator[tuple[str, str]]:
+    for dataset in _folders(root):
+        for version in _folders(dataset):
+            yield dataset.name, version.name
+
+
+def _folders(root: Path) -> list[Path]:
+    """The directories in one: another kind of file is none of ours, and what was just removed has none."""
+    try:
+        return [child for child in root.iterdir() if child.is_dir()]
+    except FileNotFoundError:
+        return []
 
 
 def remove_staged(node: NodePaths, dataset: str, version: str) -> None:
-    """Remove the staged files of a version."""
+    """Take the staged files of a version out of sight by a rename; they go with what else is hidden."""
     folder = node.staging / dataset / version
     if folder.is_dir():
-        shutil.rmtree(folder)
+        node.removed.mkdir(exist_ok=True)
+        folder.rename(node.removed / uuid4().hex)
         if not any(folder.parent.iterdir()):
             folder.parent.rmdir()
 
@@ -122,15 +191,28 @@ def unpublished(paths: ShardPaths) -> Iterator[tuple[Path, str, str]]:
             yield child, dataset, rest.partition("@")[0]
 
 
+def is_hidden(leftover: Path) -> bool:
+    """Whether it was taken out of sight: nobody touches it any more."""
+    return leftover.name.rpartition("@")[2].startswith(REMOVED)
+
+
 def remove_leftover(path: Path) -> None:
-    """Remove something unpublished."""
-    shutil.rmtree(path)
+    """Take something unpublished out of sight by a rename; its files go with what else is hidden."""
+    if path.is_dir():
+        path.rename(path.with_name(f"{path.name}@{REMOVED}{uuid4().hex}"))
+    else:
+        path.unlink()
 
 
 def remove_unpublished(paths: ShardPaths) -> None:
-    """Remove everything unpublished: what a process that died left behind."""
-    if paths.making.is_dir():
-        shutil.rmtree(paths.making)
+    """Take everything unpublished out of sight: what a process that died left behind."""
+    for leftover in [path for path, _, _ in unpublished(paths) if not is_hidden(path)]:
+        remove_leftover(leftover)
+
+
+def hidden_staged(node: NodePaths) -> list[Path]:
+    """What was staged, and was taken out of sight."""
+    return _folders(node.removed)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,12 +1,14 @@
 """The two documents that a sidecar follows: read when they changed, refused when they are older than what was followed.
 
-The epochs are remembered on disk, so that a restart does not forget what was followed; so is what an operator holds back on this node.
+The epochs are remembered on disk, so that a restart does not forget what was followed; so is what an operator holds back on this node. They
+change in several threads: whoever changes them holds a lock from reading what was remembered until the new is on the disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
+from threading import Lock
 
 from pydantic import Field
 
@@ -42,6 +44,7 @@ class Documents:
         self.topology: Topology | None = None
         self._store, self._cluster, self._paths = store, cluster, paths
         self._etags: dict[str, str] = {}
+        self._lock = Lock()
         self.memory = Memory()
         if paths.memory.exists():
             self.memory = Memory.from_json(paths.memory.read_bytes(), str(paths.memory))
@@ -74,17 +77,19 @@ class Documents:
 
     def hold(self, dataset: str, wanted: DesiredVersion, hold: Hold | None) -> None:
         """Remember what an operator says; None takes it back."""
-        holds = {key: one for key, one in self.memory.holds.items() if key != _hold_key(dataset, wanted)}
-        if hold is not None:
-            holds[_hold_key(dataset, wanted)] = hold
-        self._remember(self.memory.model_copy(update={"holds": holds}))
+        with self._lock:
+            holds = {key: one for key, one in self.memory.holds.items() if key != _hold_key(dataset, wanted)}
+            if hold is not None:
+                holds[_hold_key(dataset, wanted)] = hold
+            self._remember(self.memory.model_copy(update={"holds": holds}))
 
     def forget_holds(self) -> None:
         """Forget what was said of versions that are not wanted any more."""
         if self.desired is None or not self.memory.holds:
             return
         wanted = {_hold_key(name, one) for name, dataset in self.desired.datasets.items() for one in dataset.versions}
-        self._remember(self.memory.model_copy(update={"holds": _only(self.memory.holds, wanted)}))
+        with self._lock:
+            self._remember(self.memory.model_copy(update={"holds": _only(self.memory.holds, wanted)}))
 
     def _remember(self, memory: Memory) -> None:
         if memory != self.memory:
@@ -107,12 +112,13 @@ class Documents:
 
     def _follow(self, key: str, etag: str) -> None:
         """Remember the epochs on disk, and only then the ETag: what could not be remembered is read again."""
-        memory = Memory(
-            desired_epoch=self.desired.epoch if self.desired else self.memory.desired_epoch,
-            topology_epoch=self.topology.epoch if self.topology else self.memory.topology_epoch,
-            holds=self.memory.holds,
-        )
-        self._remember(memory)
+        with self._lock:
+            memory = Memory(
+                desired_epoch=self.desired.epoch if self.desired else self.memory.desired_epoch,
+                topology_epoch=self.topology.epoch if self.topology else self.memory.topology_epoch,
+                holds=self.memory.holds,
+            )
+            self._remember(memory)
         self._etags[key] = etag
 
 

@@ -2,10 +2,10 @@
 
 ::
 
-    standard input   := IngestJob, one line of JSON; then pace*, open as long as the sidecar lives: at its end the process ends itself
+    standard input   := IngestJob (job.py), one line; then pace*, open as long as the sidecar lives: at its end the process ends itself
     pace             := the share of time that it may run from now on, 0 to 1, one line
-    standard output  := answer*, one line of JSON each; the last one has `held` or `error`
-    answer           := {"entries": checked so far} | {"held": {shard: VersionIdentity}} | {"error": RedkvError}
+    standard output  := answer*, one line of JSON each; the last one has `made` or `error`
+    answer           := {"bytes": checked so far} | {"made": [shard*]} | {"error": RedkvError}
 
 The process holds the node's lock too (sidecar.lock), so a sidecar that starts again waits until it is gone.
 """
@@ -16,54 +16,23 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
-from pipeline.format.admin import VersionIdentity
+from ingest_sidecar.job import IngestJob
 from pipeline.format.errors import IngestProcessError, RedkvError
-from pipeline.format.manifest import ManifestFile
-from pipeline.format.records import Record, VersionedRecord
-from pipeline.format.slots import SlotRange
 
 LOG_BYTES_SHOWN = 2000
 PACE_LOOK_S = 0.5  # the governor decides once a second
 LINE_BYTES_MAX = 1 << 20  # of an answer; a refusal with its fields takes a few hundred
 
-EntriesSeen = Callable[[int], None]
-"""Told how many entries are checked so far."""
+BytesSeen = Callable[[int], None]
+"""Told how many bytes are checked so far."""
 
 
-class IngestFile(Record):
-    """A staged file and what the manifest says of it."""
-
-    path: Path
-    file: ManifestFile
-
-
-class IngestShard(Record):
-    """What one shard needs: its data directory, its slots, and its files in key order."""
-
-    name: str
-    data_dir: Path
-    slots: tuple[SlotRange, ...]
-    files: tuple[IngestFile, ...]
-
-
-class IngestJob(VersionedRecord):
-    """What one ingest process does."""
-
-    dataset: str
-    version: str
-    build_id: str
-    manifest_sha256: str
-    nice: int
-    shards: tuple[IngestShard, ...]
-
-
-async def run_ingest(job: IngestJob, lock: int, pace: Callable[[], float], seen: EntriesSeen) -> dict[str, VersionIdentity]:
-    """Make and publish the version directories of a job; what each shard holds then. `lock` is the descriptor of the node's lock,
+async def run_ingest(job: IngestJob, lock: int, pace: Callable[[], float], seen: BytesSeen) -> None:
+    """Make and publish the version directories of a job. `lock` is the descriptor of the node's lock,
     `pace` gives the share of time that the process may run.
 
     Raises:
@@ -86,7 +55,7 @@ async def run_ingest(job: IngestJob, lock: int, pace: Callable[[], float], seen:
     pacing = asyncio.ensure_future(_keep_pace(process.stdin, pace))
     try:
         with suppress(ConnectionError):  # it died before it had read its job: its exit code tells
-            process.stdin.write(job.model_dump_json().encode() + b"\n")
+            process.stdin.write(job.to_line())
             await process.stdin.drain()
         answer = await _last_answer(process.stdout, seen)
         await process.wait()
@@ -100,21 +69,21 @@ async def run_ingest(job: IngestJob, lock: int, pace: Callable[[], float], seen:
         process.stdin.close()
     if "error" in answer:
         raise RedkvError.from_json(answer["error"])
-    if "held" in answer and process.returncode == 0:
-        return {name: VersionIdentity.model_validate(one) for name, one in answer["held"].items()}
+    if "made" in answer and process.returncode == 0:
+        return
     text = said.decode(errors="replace").strip() or "it said nothing"
     message = f"the ingest process of {job.dataset} {job.version} ended with code {process.returncode}: {text}"
     raise IngestProcessError(message, dataset=job.dataset, version=job.version, code=process.returncode)
 
 
-async def _last_answer(answers: asyncio.StreamReader, seen: EntriesSeen) -> dict[str, Any]:
+async def _last_answer(answers: asyncio.StreamReader, seen: BytesSeen) -> dict[str, Any]:
     last: dict[str, Any] = {}
     async for line in answers:
         if not line.endswith(b"\n"):
             break  # it died within a word
         last = from_json(line)
-        if "entries" in last:
-            seen(last["entries"])
+        if "bytes" in last:
+            seen(last["bytes"])
     return last
 
 

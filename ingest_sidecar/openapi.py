@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.load.status import Limits, NodeStatus
+from pipeline.load.status import Limits, NodeStatus, VersionCheck
 
 ACTIONS = {
     "pause": "Stop work on it where it stands; what is staged stays. Survives restarts.",
@@ -17,7 +17,7 @@ ACTIONS = {
 def description() -> dict[str, Any]:
     """The document at /v1/openapi.json."""
     schemas: dict[str, Any] = {}
-    for record in (NodeStatus, Limits):
+    for record in (NodeStatus, Limits, VersionCheck):
         schema = record.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[record.__name__] = schema
@@ -38,6 +38,8 @@ def description() -> dict[str, Any]:
     }
     for action, text in ACTIONS.items():
         paths[f"/v1/versions/{{dataset}}/{{version}}/{action}"] = {"post": {**_plain(text, "202"), "parameters": names}}
+    look = _answers("Look at it again: counts, build, and its samples through the shards", "VersionCheck")
+    paths["/v1/versions/{dataset}/{version}/check"] = {"post": {**look, "parameters": names}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "RedKV ingest sidecar", "version": "1"},

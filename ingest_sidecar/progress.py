@@ -11,12 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 
-from pipeline.format.admin import VersionIdentity
+from pipeline.format.admin import Applied, VersionIdentity
+from pipeline.format.crashpoints import crash_point
 from pipeline.format.errors import RedkvError
 from pipeline.load.states import Event, State, after
 from pipeline.load.status import ShardVersion, VersionStatus
 
 RATE_WINDOW_S = 5.0
+
+
+def sidecar_point(state: State, event: Event) -> str:
+    """The crash point of a transition: what the step did is done, and nothing that follows."""
+    return f"sidecar.{state}.{event}"
 
 
 @dataclass(eq=False)
@@ -33,9 +39,11 @@ class Progress:
     bytes_done: int = 0
     bytes_total: int = 0
     samples_checked: int = 0
+    samples_changed: int = 0
     shards: dict[str, ShardVersion] = field(default_factory=dict)
     error: RedkvError | None = None
     paused: bool = False
+    activated_ms: dict[str, int] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
     _moved: float = 0.0
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -45,8 +53,10 @@ class Progress:
 
     def apply(self, event: Event) -> None:
         """Take a step of the state machine."""
+        next_state = after(self.state, event)
+        crash_point(sidecar_point(self.state, event))
         with self._lock:
-            self.state = after(self.state, event)
+            self.state = next_state
             self._moved = self.clock()
 
     def at(self, step: str) -> None:
@@ -80,7 +90,7 @@ class Progress:
     def hold(self, identities: dict[str, VersionIdentity]) -> None:
         """Note what the shards hold."""
         with self._lock:
-            self.shards = {name: ShardVersion(keys=one.keys, entries=one.entries) for name, one in identities.items()}
+            self.shards = {name: _held(one) for name, one in identities.items()}
 
     def status(self) -> VersionStatus:
         """A snapshot."""
@@ -101,9 +111,11 @@ class Progress:
                 eta_s=left / rate if rate > 0 else None,
                 idle_s=now - self._moved,
                 samples_checked=self.samples_checked,
+                samples_changed=self.samples_changed,
                 shards=self.shards,
                 error=self.error.to_json() if self.error else None,
                 paused=self.paused,
+                activated_ms=dict(self.activated_ms),
             )
 
     def _rate(self, now: float) -> float:
@@ -111,3 +123,10 @@ class Progress:
         if not recent:
             return 0.0
         return max(0.0, sum(count for _, count in recent) / max(now - recent[0][0], 1.0))
+
+
+def _held(one: VersionIdentity) -> ShardVersion:
+    if one.lost_changes:
+        return ShardVersion(keys=one.keys, entries=one.entries, deletes=None, applied_keys=None, applied_entries=None)
+    applied = one.applied or Applied(keys=0, entries=0)
+    return ShardVersion(keys=one.keys, entries=one.entries, deletes=one.deletes, applied_keys=applied.keys, applied_entries=applied.entries)

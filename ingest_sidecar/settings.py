@@ -14,6 +14,8 @@ from pipeline.store import POOL_CONNECTIONS_MAX
 
 DOWNLOADS_MAX = POOL_CONNECTIONS_MAX - 4  # some connections stay free for documents and manifests
 
+DELETES_BYTES_S = 512 << 20  # half of what a plain NVMe writes: freed space is trimmed, and readers wait behind that
+
 
 class OwnShard(BaseModel):
     """A shard of this node: its name in the topology, its data directory, and its admin socket."""
@@ -31,9 +33,11 @@ class SidecarSettings(FileSettings):
     Affects behaviour: `node` (its name in the topology), `data_dir` (on the file system of the shards' data directories), `store`,
     `cluster`, `host` and `port` of its HTTP (beyond loopback only with a `token`, which every caller then sends), `shards`.
     Affects speed: `poll_s` (how late a missed wake-up is noticed), `downloads_max` (ranges of files at once, over all datasets),
-    `bandwidth_bytes_s` (over all downloads; changeable while it runs), `silence_s_max` (so long a silence of the store is a broken
-    connection), `ingests_max` (ingest processes at once), `nice` (added to the ingest process' priority, 0..19), `readers_p99_ms_max` (the
-    budget of the shards' own p99, beyond which work slows down), `pace_min` (how slow at most, as a share; 0 is a pause).
+    `bandwidth_bytes_s` (over all downloads; changeable while it runs), `deletes_bytes_s` (of what goes from the disk),
+    `silence_s_max` (so long a silence of the store is a broken connection), `ingests_max` (ingest processes at once), `nice` (how far
+    the sidecar and its ingest process stand behind the shards for the CPU, 0..19), `readers_p99_ms_max` (the budget of the shards' own
+    p99, beyond which work slows down), `pace_min` (how slow at most, as a share; 0 is a pause, which lasts as long as the p99 is beyond
+    its budget, whatever the cause; a spec's deadline can keep it above).
     """
 
     model_config = SettingsConfigDict(env_prefix="REDKV_SIDECAR_")
@@ -49,6 +53,7 @@ class SidecarSettings(FileSettings):
     poll_s: float = Field(default=2.0, gt=0)
     downloads_max: int = Field(default=4, ge=1, le=DOWNLOADS_MAX)
     bandwidth_bytes_s: int | None = Field(default=None, ge=1)
+    deletes_bytes_s: int | None = Field(default=DELETES_BYTES_S, ge=1)
     silence_s_max: float = Field(default=20.0, gt=0, le=600)
     ingests_max: int = Field(default=1, ge=1, le=16)
     nice: int = Field(default=10, ge=0, le=19)

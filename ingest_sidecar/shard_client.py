@@ -16,7 +16,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ingest_sidecar.settings import OwnShard
 from pipeline.format.admin import COMMAND, AdminCommand, ShardStatus, decode_refusal
-from pipeline.format.errors import ShardUnavailableError
+from pipeline.format.desired import DesiredDataset
+from pipeline.format.errors import RedkvError, ShardUnavailableError
 from pipeline.format.values import bulk
 
 ANSWER_WAIT_S = 30.0  # opening a version takes milliseconds; a registration walks the slots beside the readers
@@ -54,6 +55,12 @@ class ShardClient:
             yield PinnedReader(self, connection)
 
     @asynccontextmanager
+    async def unpinned(self) -> AsyncIterator[PinnedReader]:
+        """Reads of what clients read."""
+        async with self._connection() as connection:
+            yield PinnedReader(self, connection)
+
+    @asynccontextmanager
     async def _connection(self) -> AsyncIterator[UnixDomainSocketConnection]:
         connection = UnixDomainSocketConnection(
             path=str(self.shard.admin_socket), protocol=2, socket_timeout=ANSWER_WAIT_S, socket_connect_timeout=ANSWER_WAIT_S
@@ -81,8 +88,25 @@ class ShardClient:
             raise ShardUnavailableError(message, shard=self.shard.name) from away
 
 
+async def tell_expected(client: ShardClient, shard: ShardStatus, dataset: str, wanted: DesiredDataset | None) -> RedkvError | None:
+    """Let a shard know which version of a dataset clients shall read, if it does not; what it refused."""
+    known = shard.datasets.get(dataset)
+    if wanted is not None and wanted.mode == "upsert":
+        return None  # its keys are nobody's but their clients'
+    version = wanted.active.version if wanted and wanted.active else None
+    if version == (known.expected if known else None):
+        return None
+    try:
+        if wanted is not None and known is None:
+            await client.admin(AdminCommand.REGISTER, dataset, wanted.prefix)
+        await client.admin(AdminCommand.EXPECT, dataset, version or "")
+    except RedkvError as refused:
+        return refused
+    return None
+
+
 class PinnedReader:
-    """Reads of one version."""
+    """Reads of one version, or of what clients read."""
 
     def __init__(self, client: ShardClient, connection: UnixDomainSocketConnection) -> None:
         self._client, self._connection = client, connection

@@ -4,7 +4,7 @@ Rules:
 - Ranges are fetched at the same time and written in their order: `.part` is always a beginning of the file, so it goes on from its end
   after whatever happened, and the SHA-256 runs along. What arrives ahead of its turn waits in memory, RANGES_AHEAD_MAX ranges at most.
 - A file has its final name only when its size and SHA-256 are the manifest's.
-- All ranges of a file are of one object: each asks for the ETag of the first (If-Match).
+- All ranges of a file are of one object: each asks for the ETag of the first (If-Match), which lies beside `.part`, for the next start.
 - A broken connection is repeated with backoff, each time from the last byte that came.
 - Wrong bytes are never repeated: the object itself is wrong. Only where a part of them came from this disk (a `.part` torn by a power cut),
   everything is fetched once more before the object is blamed.
@@ -25,8 +25,8 @@ from tenacity.nap import sleep_using_event
 
 from ingest_sidecar.bandwidth import TokenBucket
 from ingest_sidecar.plan import PlannedFile
-from pipeline.format.errors import ChecksumMismatchError, RedkvError, StoreUnavailableError
-from pipeline.format.layout import PARTIAL_SUFFIX
+from pipeline.format.errors import ChecksumMismatchError, IngestProcessError, ObjectChangedError, RedkvError, StoreUnavailableError
+from pipeline.format.layout import ETAG_SUFFIX, PARTIAL_SUFFIX
 from pipeline.store import ObjectStore
 
 ATTEMPTS_MAX = 6  # per range without a byte between them; the reconcile loop comes back for more
@@ -64,14 +64,15 @@ class StagedFile:
         self._tools, self._file = tools, planned.file
         self.final = folder / planned.name
         self._part = self.final.with_name(planned.name + PARTIAL_SUFFIX)
+        self._noted = self.final.with_name(planned.name + ETAG_SUFFIX)
         self._lock = Lock()
-        self._etag: str | None = None
         self._reset()
 
     def _reset(self) -> None:
         self._sha256 = hashlib.sha256()
         self._have = 0  # bytes on the disk, which is where the next one goes
         self._resumed = False
+        self._etag: str | None = None
         self._wrong_size: int | None = None
         self._ahead: dict[int, list[bytes]] = {}  # by the place in the file where they begin
 
@@ -89,6 +90,8 @@ class StagedFile:
                 while chunk := left.read(_READ_BYTES):
                     self._note(chunk)
         self._resumed = self._have > 0
+        if self._resumed and self._noted.exists():
+            self._etag = self._noted.read_text()
         return False
 
     def ranges(self) -> Iterator[tuple[int, int]]:
@@ -123,17 +126,30 @@ class StagedFile:
 
         Raises:
             ChecksumMismatchError: the object's bytes are not what the manifest says; nothing of it stays.
+            IngestProcessError: they are, but not on the disk; nothing of it stays.
         """
         if (self._have, self._sha256.hexdigest()) == (self._file.bytes, self._file.sha256) and self._wrong_size is None:
             with self._part.open("rb") as whole:
                 os.fsync(whole.fileno())
+                there = os.fstat(whole.fileno()).st_size
+            if there != self._have:
+                raise self._disturbed(there)
             self._part.replace(self.final)
+            self._noted.unlink(missing_ok=True)
             return True
         self._part.unlink(missing_ok=True)
+        self._noted.unlink(missing_ok=True)
         self._tools.count(-self._have)
         if self._resumed and self._wrong_size is None:
             return False
         raise self._mismatch()
+
+    def _disturbed(self, there: int) -> IngestProcessError:
+        self._part.unlink()
+        self._noted.unlink(missing_ok=True)
+        self._tools.count(-self._have)
+        message = f"{self._part} has {there} bytes, {self._have} were written: something else writes there; it is fetched again"
+        return IngestProcessError(message, object=self._file.object_key, node=self._tools.node)
 
     def _attempts(self) -> Retrying:
         return Retrying(
@@ -151,12 +167,25 @@ class StagedFile:
             self._tools.retried(failed)
 
     def _answered(self, start: int, end: int) -> Iterator[bytes]:
-        part = self._tools.store.open_range(self._file.object_key, start, end, self._etag, CHUNK_BYTES)
-        if part is None or part.size != self._file.bytes:
-            self._wrong_size = part.size if part else start
-            return
-        self._etag = part.etag
+        try:
+            part = self._tools.store.open_range(self._file.object_key, start, end, self._etag, CHUNK_BYTES)
+            if part is None or part.size != self._file.bytes:
+                self._wrong_size = part.size if part else start
+                return
+            self._is_one_object(part.etag)
+        except ObjectChangedError:
+            self._noted.unlink(missing_ok=True)  # the next try goes by the SHA-256 alone, and may find the object mended
+            raise
         yield from part.chunks
+
+    def _is_one_object(self, etag: str) -> None:
+        """Note the ETag of the first answer, before a byte of it is written; whoever asked at the same time is held to it."""
+        with self._lock:
+            if self._etag is None:
+                self._noted.write_text(etag)
+                self._etag = etag
+        if etag != self._etag:
+            raise self._tools.store.changed(self._file.object_key)
 
     def _arrived(self, place: int, chunk: bytes) -> None:
         self._tools.bucket.take(len(chunk), self._tools.stopped)

@@ -15,14 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as ThreadEvent
+from typing import Any
 
 from ingest_sidecar.bandwidth import TokenBucket
-from ingest_sidecar.disk import free_bytes, published, remove_staged
+from ingest_sidecar.chain import Chain, Layer, base_of, chain_of
+from ingest_sidecar.culprit import named_file, with_key
+from ingest_sidecar.deadline import deadline_ms, floor
+from ingest_sidecar.deletes import Deletes
+from ingest_sidecar.disk import free_bytes, keep_only, remove_staged
 from ingest_sidecar.download import download
-from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard, run_ingest
+from ingest_sidecar.ingest import run_ingest
+from ingest_sidecar.job import IngestBase, IngestJob, IngestShard
 from ingest_sidecar.metrics import Metrics
-from ingest_sidecar.plan import Plan, Slots, check_disk, covered, plan, still_missing
+from ingest_sidecar.notes import published, reuse, sources
+from ingest_sidecar.plan import Plan, Slots, check_disk, covered, exact, still_missing
 from ingest_sidecar.progress import Progress
+from ingest_sidecar.samples import check_samples
 from ingest_sidecar.settings import SidecarSettings
 from ingest_sidecar.shard_client import ShardClient
 from ingest_sidecar.stage import Tools, staged_bytes
@@ -32,12 +40,12 @@ from pipeline.format.errors import (
     ChecksumMismatchError,
     FormatError,
     IngestProcessError,
+    IntegrityError,
     NodeError,
-    SampleMismatchError,
 )
 from pipeline.format.layout import NodePaths, ShardPaths
-from pipeline.format.manifest import Manifest
-from pipeline.format.slots import key_slot, slot_set
+from pipeline.format.manifest import BaseVersion, Manifest
+from pipeline.load.bases import read_base
 from pipeline.load.states import Event, State
 from pipeline.store import ObjectStore
 
@@ -54,6 +62,7 @@ class Node:
     ingests: asyncio.Semaphore
     lock: int
     bucket: TokenBucket
+    deletes: Deletes
     metrics: Metrics
     pace: Callable[[], float]
     staging: set[Progress] = field(default_factory=set)
@@ -71,18 +80,22 @@ class VersionOnNode:
         self.progress = Progress(wanted.version, wanted.build_id)
         self._node = node
         self._manifest: Manifest | None = None
+        self._bases: dict[str, Manifest] = {}  # of the versions that a delta lies on, as far as they had to be read
         self._broken: set[str] = set()  # shards that can't open their directory, whatever it says of itself
+        self._trusts_disk = True  # until files that lie here turned out to be wrong
+        self._trusts_bases = True  # until that may be so of a directory that a delta begins with
+        self._planned_for: Mapping[str, Slots] = {}  # the slots that the step under way, or the last one, went by
 
-    def observe(self, owned: Mapping[str, Slots], shards: Mapping[str, ShardStatus]) -> None:
+    def observe(self, held: Mapping[str, Slots], shards: Mapping[str, ShardStatus]) -> None:
         """Find out where an absent version stands: published everywhere and active everywhere, or to be closed, or still to be made."""
         if self.progress.state is not State.ABSENT:
             return
-        identities = self._identities(owned)
+        identities = self._identities(held)
         if identities is None:
             return
         made = (Event.STAGE, Event.STAGE_DONE, Event.INGEST, Event.INGEST_DONE)
-        active = [self._is_served(shards[name]) for name in owned if name in shards]
-        if len(active) == len(owned) and all(active):
+        active = [self._is_served(shards[name]) for name in held if name in shards]
+        if len(active) == len(held) and all(active):
             self._found(identities, (*made, Event.ACTIVATE))
         elif self.wanted.goal is Goal.RETIRED:
             self._found(identities, made)
@@ -91,65 +104,104 @@ class VersionOnNode:
         for event in events:
             self.progress.apply(event)
         self.progress.hold(identities)
+        self.progress.error = None  # whatever failed before, it is there
         self.progress.at("found on disk")
 
-    def fell_back(self, shards: Mapping[str, ShardStatus], owned: Mapping[str, Slots]) -> bool:
-        """Whether it is less than it was: a directory is gone, or lacks slots that a shard now owns, or a shard serves something else, or
-        not what is on disk.
+    def fell_back(self, shards: Mapping[str, ShardStatus], held: Mapping[str, Slots]) -> bool:
+        """Whether it is not what it was: a directory is gone, or has other slots than its shard now owns, or a shard serves something else,
+        or not what is on disk; or it was staged for other slots.
         """
+        if self.progress.state is State.STAGED:
+            return self.is_overtaken(held)
         if self.progress.state not in {State.READY, State.ACTIVE, State.RETIRED}:
             return False
-        if self._identities(owned) is None:
+        if self._identities(held) is None:
             return True
-        return self.progress.state is State.ACTIVE and any(not self._is_served(shards[name]) for name in owned if name in shards)
+        return self.progress.state is State.ACTIVE and any(not self._is_served(shards[name]) for name in held if name in shards)
 
-    async def stage(self, owned: Mapping[str, Slots]) -> None:
-        """Bring all files of this node's slots to its disk, verified; nothing to fetch if every shard holds the version already."""
+    def is_ready(self, shards: Mapping[str, ShardStatus], held: Mapping[str, Slots]) -> bool:
+        """Whether it waits for its activation alone, for the slots that its shards own now; no step of it failed last."""
+        return self.progress.state is State.READY and self.progress.error is None and not self.fell_back(shards, held)
+
+    def is_overtaken(self, held: Mapping[str, Slots]) -> bool:
+        """Whether what is being staged or ingested, or is staged, goes by other slots than the shards now own."""
+        return self.progress.state in {State.STAGING, State.STAGED, State.INGESTING} and self._planned_for != held
+
+    async def stage(self, held: Mapping[str, Slots]) -> None:
+        """Bring all files of this node's slots to its disk, verified; nothing to fetch if every shard holds the version already. What lies
+        in a published directory is linked, and what another topology asked for goes.
+        """
         self.progress.apply(Event.STAGE)
-        if lacking := self._lacking(owned):
-            planned = await self._plan(lacking)
-            folder = self._folder()
-            self.progress.plan(len(planned.files), planned.bytes)
+        self._planned_for = held
+        if lacking := self._lacking(held):
+            chain = await self._chain(lacking)
+            self.progress.plan(chain.files, chain.bytes)
+            self.progress.at("looking at what is there")
+            await to_its_end(self._take_what_is_there, chain)
             self.progress.at("checking free space")
-            there = await asyncio.to_thread(staged_bytes, folder, planned.files)
-            others = sum(one.bytes_total - one.bytes_done for one in self._node.staging)
+            needed = sum(one.bytes_total - one.bytes_done for one in self._node.staging)
+            for layer in chain.layers:
+                there = await asyncio.to_thread(staged_bytes, layer.folder, layer.plan.files)
+                needed += still_missing(layer.plan.files, there) + self._written_again(layer.plan)
             what = f"staging {self.dataset} {self.wanted.version}"
-            check_disk(still_missing(planned.files, there) + others, free_bytes(self._node.paths.root), self._node.settings.node, what)
+            check_disk(needed, free_bytes(self._node.paths.root), self._node.settings.node, what)
             self.progress.at("downloading")
             self._node.staging.add(self.progress)
             try:
-                await self._download(planned, folder)
+                for layer in chain.layers:
+                    await self._download(layer)
             finally:
                 self._node.staging.remove(self.progress)
         self.progress.apply(Event.STAGE_DONE)
         self.progress.at("staged")
 
-    async def ingest(self, owned: Mapping[str, Slots]) -> None:
+    async def ingest(self, held: Mapping[str, Slots]) -> None:
         """Make and publish the version directories, then read the samples through the shards."""
         self.progress.apply(Event.INGEST)
-        if lacking := self._lacking(owned):
-            planned = await self._plan(lacking)
+        self._planned_for = held
+        lacking = self._lacking(held)
+        trimmed = {name: slots for name, slots in held.items() if name not in lacking and self._identity(name, slots, exact) is None}
+        if lacking or trimmed:
+            chain = await self._chain(lacking)
             self.progress.at("waiting for an ingest process")
             async with self._node.ingests:
                 self.progress.at("ingesting and checking")
-                job = self._job(planned)
-                total = sum(one.file.entries for shard in job.shards for one in shard.files)
-                await run_ingest(job, self._node.lock, self._node.pace, lambda seen: self.progress.at(f"checked {seen} of {total} entries"))
+                await self._make(self._job(chain, trimmed))
             self._broken -= lacking.keys()
-            self._node.metrics.bytes.labels("ingest").inc(planned.bytes)
-        self.progress.hold(self._identities(owned) or {})
+            self._node.metrics.bytes.labels("ingest").inc(chain.bytes)
+        self.progress.hold(self._identities(held) or {})
         self.progress.at("reading samples through the shards")
-        self.progress.samples_checked = await self._check_samples(owned)
+        self.progress.samples_checked = await self._check_samples(held)
         await to_its_end(remove_staged, self._node.paths, self.dataset, self.wanted.version)
         self.progress.apply(Event.INGEST_DONE)
         self.progress.at("ready")
 
+    async def _make(self, job: IngestJob) -> None:
+        total = sum(one.size for shard in job.shards for one in (*shard.all_files, *((shard.base,) if shard.base else ())))
+        try:
+            await run_ingest(job, self._node.lock, self._node.pace, lambda seen: self.progress.at(f"checked {seen} of {total} bytes"))
+        except IntegrityError as broken:  # what was verified when it came is wrong now: nothing that lies here is taken for the next try
+            self._trusts_disk = False
+            self.progress.at("looking for the key that differs")
+            named = await with_key(broken, job, self._node.store)
+            await to_its_end(remove_staged, self._node.paths, self.dataset, self.wanted.version)
+            if named_file(broken, job) is None and any(shard.base for shard in job.shards):  # no staged file: the next try needs no base
+                self._trusts_bases = False
+                message = f"{named.message}; {self.dataset} {self.wanted.version} is made again, of files from the store alone"
+                raise IngestProcessError(message, **named.fields) from broken
+            raise named from broken
+
     async def activate(self) -> None:
         """Let clients read it, on all shards at once."""
         self.progress.at("activating")
-        await self._all(AdminCommand.ACTIVATE, self._node.clients)
+        self.progress.activated_ms.clear()
+        await asyncio.gather(*map(self._activate, self._node.clients))
         self.progress.apply(Event.ACTIVATE)
         self.progress.at("active")
+
+    async def _activate(self, shard: str) -> None:
+        await self._all(AdminCommand.ACTIVATE, (shard,))
+        self.progress.activated_ms[shard] = int(time.time() * 1000)
 
     async def retire(self, shards: Mapping[str, ShardStatus]) -> bool:
         """Keep it on disk, closed. Nothing is done, and False the answer, while one of `shards` still serves it."""
@@ -163,6 +215,14 @@ class VersionOnNode:
     def is_read(self, shards: Mapping[str, ShardStatus]) -> bool:
         """Whether clients of any shard read it."""
         return any(self._is_active(status) for status in shards.values())
+
+    def slowest_pace(self, fetch_bytes_s: float, now_ms: float) -> float:
+        """How slow the work on it may go, for its spec's deadline; `fetch_bytes_s` is what downloads take at full speed."""
+        one = self.progress
+        if self._manifest is None or one.state not in {State.STAGING, State.STAGED, State.INGESTING}:
+            return 0.0
+        fetch_s = (one.bytes_total - one.bytes_done) / fetch_bytes_s
+        return floor(deadline_ms(self._manifest.spec, self._manifest.built_at_ms), now_ms, fetch_s, one.bytes_total)
 
     async def register(self) -> None:
         """Make sure that every shard knows the dataset's prefix."""
@@ -180,28 +240,55 @@ class VersionOnNode:
         known = shard.datasets.get(self.dataset)
         return known is not None and (known.active, known.active_build_id) == (self.wanted.version, self.wanted.build_id)
 
-    def _identities(self, owned: Mapping[str, Slots]) -> dict[str, VersionIdentity] | None:
-        """What every shard's published directory says; None unless all are of this build and hold all owned slots."""
-        found = {name: self._identity(name, slots) for name, slots in owned.items()}
+    def _identities(self, held: Mapping[str, Slots]) -> dict[str, VersionIdentity] | None:
+        """What every shard's published directory says; None unless all are of this build and hold the held slots and no others."""
+        found = {name: self._identity(name, slots, exact) for name, slots in held.items()}
         whole = {name: identity for name, identity in found.items() if identity is not None}
-        return whole if len(whole) == len(owned) else None
+        return whole if len(whole) == len(held) else None
 
-    def _lacking(self, owned: Mapping[str, Slots]) -> dict[str, Slots]:
+    def _lacking(self, held: Mapping[str, Slots]) -> dict[str, Slots]:
         """The shards whose directory must be made, with their slots. What the others hold, and may be serving, is not touched."""
-        return {name: slots for name, slots in owned.items() if self._identity(name, slots) is None}
+        return {name: slots for name, slots in held.items() if self._identity(name, slots) is None}
 
-    def _identity(self, shard: str, slots: Slots) -> VersionIdentity | None:
+    def _identity(self, shard: str, slots: Slots, fits: Callable[[Slots, Slots], bool] = covered) -> VersionIdentity | None:
         identity = published(self._node.shard_paths(shard), self.dataset, self.wanted.version)
-        if identity is None or shard in self._broken or identity.build_id != self.wanted.build_id or not covered(slots, identity.slots):
+        if identity is None or shard in self._broken or identity.build_id != self.wanted.build_id or not fits(slots, identity.slots):
             return None
         return identity
 
-    def _folder(self) -> Path:
-        return self._node.paths.staged_build(self.dataset, self.wanted.version, self.wanted.build_id)
+    def _take_what_is_there(self, chain: Chain) -> None:
+        """Keep what is staged and needed, and link what directories have, of this version and of those that it lies on."""
+        for layer in chain.layers:
+            names = {one.name for one in layer.plan.files}
+            keep_only(layer.folder, names)
+            for shard in self._node.clients.keys() - self._broken if self._trusts_disk else ():
+                paths = self._node.shard_paths(shard)
+                for version, build_id in ((one.manifest.version, one.manifest.build_id) for one in chain.layers):
+                    identity = published(paths, self.dataset, version)
+                    if identity is not None and identity.build_id == build_id:
+                        reuse(paths.version(self.dataset, version), build_id, names, layer.folder)
 
-    async def _plan(self, owned: Mapping[str, Slots]) -> Plan:
+    def _written_again(self, planned: Plan) -> int:
+        """Bytes that are written on this disk before as many can go."""
+        return planned.rewritten_bytes
+
+    def _folder(self, build_id: str) -> Path:
+        return self._node.paths.staged_build(self.dataset, self.wanted.version, build_id)
+
+    async def _chain(self, held: Mapping[str, Slots]) -> Chain:
         self.progress.at("reading the manifest")
-        return plan(await self._read_manifest(), owned)
+        manifest = await self._read_manifest()
+        trusted = held if self._trusts_bases else {}
+        bases = {name: found for name, slots in trusted.items() if (found := self._base(manifest, name, slots))}
+        return await asyncio.to_thread(chain_of, manifest, held, bases, self._folder, self._read_base)
+
+    def _base(self, manifest: Manifest, shard: str, slots: Slots) -> tuple[int, IngestBase] | None:
+        return base_of(self._node.shard_paths(shard), self.dataset, manifest.bases, slots)
+
+    def _read_base(self, base: BaseVersion) -> Manifest:
+        if base.version not in self._bases:
+            self._bases[base.version] = read_base(self._node.store, self.dataset, self.wanted.version, base)
+        return self._bases[base.version]
 
     async def _read_manifest(self) -> Manifest:
         if self._manifest is None:
@@ -217,7 +304,7 @@ class VersionOnNode:
             self._manifest = manifest
         return self._manifest
 
-    async def _download(self, planned: Plan, folder: Path) -> None:
+    async def _download(self, layer: Layer) -> None:
         node, moved = self._node, self._node.metrics.bytes.labels("stage")
 
         def count(staged: int) -> None:
@@ -232,34 +319,42 @@ class VersionOnNode:
             retried=lambda failed: node.metrics.retried("stage", failed),
             stopped=ThreadEvent(),
         )
-        await download(tools, planned.files, folder, node.downloads, self.progress.add_file)
+        await download(tools, layer.plan.files, layer.folder, node.downloads, self.progress.add_file)
 
-    def _job(self, planned: Plan) -> IngestJob:
-        folder = self._folder()
-        by_name = {one.name: IngestFile(path=folder / one.name, file=one.file) for one in planned.files}
-        shards = tuple(
-            IngestShard(
-                name=name,
-                data_dir=self._node.clients[name].shard.data_dir.resolve(),
-                slots=slots,
-                files=tuple(by_name[file] for file in files),
-            )
-            for name, (slots, files) in planned.shards.items()
-        )
-        return IngestJob(
+    def _job(self, chain: Chain, trimmed: Mapping[str, Slots]) -> IngestJob:
+        shards = []
+        for name, (slots, _) in chain.layers[0].plan.shards.items():
+            files, layers = chain.of(name)
+            shards.append(self._shard_job(name, slots, files=files, base=chain.starts[name], layers=layers))
+        for name, slots in trimmed.items():
+            originals = sources(self._node.shard_paths(name).version(self.dataset, self.wanted.version))
+            shards.append(self._shard_job(name, slots, trimmed=True, originals=originals))
+        settings = self._node.settings
+        aside = settings.nice > 0
+        return IngestJob(self.dataset, self.wanted.version, self.wanted.build_id, settings.node, tuple(shards), aside=aside)
+
+    def _shard_job(self, name: str, slots: Slots, **more: Any) -> IngestShard:
+        identity = VersionIdentity(
             dataset=self.dataset,
             version=self.wanted.version,
             build_id=self.wanted.build_id,
             manifest_sha256=self.wanted.manifest_sha256,
-            nice=self._node.settings.nice,
-            shards=shards,
+            slots=slots,
+            keys=0,
+            entries=0,
         )
+        said = identity.model_dump(mode="json", exclude=set(VersionIdentity.NEWER))
+        if self._manifest is not None and self._manifest.bases:
+            said["format_version"] = VersionIdentity.FORMAT_VERSION
+        return IngestShard(name, self._node.clients[name].shard.data_dir.resolve(), slots, said, **more)
 
-    async def _check_samples(self, owned: Mapping[str, Slots]) -> int:
+    async def _check_samples(self, held: Mapping[str, Slots]) -> int:
         await self.register()
         await asyncio.gather(*map(self._open, self._node.clients))
         manifest = await self._read_manifest()
-        return sum(await asyncio.gather(*(self._check_shard(manifest, name, slots) for name, slots in owned.items())))
+        node = self._node
+        checks = (check_samples(manifest, node.clients[name], slots, node.settings.node) for name, slots in held.items())
+        return sum(await asyncio.gather(*checks))
 
     async def _open(self, shard: str) -> None:
         try:
@@ -270,22 +365,6 @@ class VersionOnNode:
             self._broken.add(shard)
             message = f"shard {shard} can't open {self.dataset} {self.wanted.version} ({refused.message}): the directory is made again"
             raise IngestProcessError(message, dataset=self.dataset, version=self.wanted.version, shard=shard) from refused
-
-    async def _check_shard(self, manifest: Manifest, shard: str, slots: Slots) -> int:
-        mine = slot_set(slots)
-        samples = [one for one in manifest.samples if key_slot(one.key) in mine]
-        async with self._node.clients[shard].pinned(self.dataset, self.wanted.version) as reader:
-            for one in samples:
-                reply = await reader.reply(manifest.type, one.key)
-                expired = one.expires_at_ms is not None and one.expires_at_ms <= time.time() * 1000  # the shard reads the same clock
-                if not expired and hashlib.sha256(reply).hexdigest() != one.reply_sha256:
-                    key, node = one.key.decode(errors="backslashreplace"), self._node.settings.node
-                    message = (
-                        f"{self.dataset} {self.wanted.version} on {node}, shard {shard}: key {key} answers {reply[:80]!r}, which is not "
-                        f"what was built; the version is not activated"
-                    )
-                    raise SampleMismatchError(message, dataset=self.dataset, version=self.wanted.version, node=node, shard=shard, key=key)
-        return len(samples)
 
 
 async def to_its_end(work: Callable[..., None], *arguments: object) -> None:

@@ -2,7 +2,8 @@
 
 Rules:
 - A version's failure is its own: the others go on.
-- A retryable failure is repeated with backoff, within the same piece of work.
+- A retryable failure is repeated with backoff, within the same piece of work. Each repetition begins at the first step, so only one that
+  comes further than any before is a reason to begin the backoff anew.
 - A fatal one ends it. It is tried again, slowly, while clients shall read the version; else only once the desired state was written
   anew, or somebody asked (a wake-up): until then it stands, so that whoever waits for the version hears of it.
 """
@@ -25,6 +26,7 @@ from ingest_sidecar.version import VersionOnNode
 from pipeline.format.admin import ShardStatus
 from pipeline.format.desired import Goal
 from pipeline.format.errors import IllegalTransitionError, IngestProcessError, Outcome, RedkvError, VersionCancelledError
+from pipeline.load.progress import RANK
 from pipeline.load.states import Event, State
 
 BACKOFF_S_MIN = 0.5
@@ -48,10 +50,10 @@ class _Fatal:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """What the node follows now."""
+    """What the node follows now; `held` are the slots of each shard, owned or replicated."""
 
     epoch: int
-    owned: Mapping[str, Slots]
+    held: Mapping[str, Slots]
 
 
 class Work:
@@ -64,8 +66,9 @@ class Work:
         ended: Callable[[], None],
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._following, self._ask_shards, self._told_end, self._clock = following, ask_shards, ended, clock
+        self._following, self._ask_shards, self._told_end, self._clock, self._sleep = following, ask_shards, ended, clock, sleep
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._fatal: dict[Key, _Fatal] = {}
         self._metrics = metrics
@@ -93,15 +96,17 @@ class Work:
         if hold is not None and progress.state is not State.ACTIVE:
             _rest(version, hold)
             return
+        if progress.state in _STEPS:  # its work was stopped within a step: what is there is found again
+            progress.apply(Event.REMOVE)
         if progress.state is State.FAILED:
             if not self._is_due_again(key, version, following.epoch, asked=asked):
                 return
             progress.apply(Event.RETRY)
-        if judged and version.fell_back(shards, following.owned):
+        if judged and version.fell_back(shards, following.held):
             if progress.state is State.ACTIVE:
                 progress.apply(Event.RETIRE)
             progress.apply(Event.REMOVE)  # made and activated again, from what is there
-        version.observe(following.owned, shards)
+        version.observe(following.held, shards)
         if not is_due(progress.state, version.wanted.goal):
             return
         task = asyncio.create_task(self._bring(key, version), name=f"{key[0]} {key[1]}")
@@ -111,7 +116,7 @@ class Work:
     def stop(self, key: Key) -> None:
         """Ask the work on a version to end; it is busy until it has."""
         if key in self._tasks:
-            self._tasks[key].cancel()
+            _cancel(self._tasks[key])
 
     def forget(self, key: Key) -> None:
         """A version is wanted no more, or by another build."""
@@ -126,7 +131,7 @@ class Work:
         """Ask everything to end, and wait for that."""
         tasks = list(self._tasks.values())
         for task in tasks:
-            task.cancel()
+            _cancel(task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _is_due_again(self, key: Key, version: VersionOnNode, epoch: int, *, asked: bool) -> bool:
@@ -141,14 +146,15 @@ class Work:
 
     async def _bring(self, key: Key, version: VersionOnNode) -> None:
         """Work on one version until it has reached its goal, which may move on meanwhile."""
-        backoff_s = BACKOFF_S_MIN
+        backoff_s, furthest = BACKOFF_S_MIN, RANK[version.progress.state]
         while is_due(version.progress.state, version.wanted.goal):
             step = _step_of(version)
             try:
                 with self._metrics.step(step):
                     await self._step(version)
                 version.progress.error = None
-                backoff_s = BACKOFF_S_MIN
+                if (reached := RANK[version.progress.state]) > furthest:
+                    backoff_s, furthest = BACKOFF_S_MIN, reached
             except Exception as failed:  # noqa: BLE001 -- one version's failure stays its own, whatever it is; noted and shown
                 if not await self._failed(key, version, self._named(version, failed), step, backoff_s):
                     return
@@ -167,12 +173,12 @@ class Work:
                 return IngestProcessError(f"{what} met an unforeseen failure: {failed!r}; see the sidecar's log")
 
     async def _step(self, version: VersionOnNode) -> None:
-        owned = self._following().owned
+        held = self._following().held
         match version.progress.state:
             case State.ABSENT if version.wanted.goal is not Goal.RETIRED:
-                await version.stage(owned)
+                await version.stage(held)
             case State.STAGED:
-                await version.ingest(owned)
+                await version.ingest(held)
             case State.READY | State.ACTIVE if version.wanted.goal is Goal.RETIRED:
                 if not await version.retire(await self._ask_shards()):  # its successor is not active here yet
                     await asyncio.sleep(RETIRE_LOOK_S)
@@ -192,9 +198,15 @@ class Work:
             self._fatal[key] = _Fatal(self._following().epoch, wait_s, self._clock() + wait_s * random.uniform(0.5, 1.0))
             return False
         self._metrics.retried(step, failed)
-        await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+        await self._sleep(backoff_s * random.uniform(0.5, 1.0))
         version.progress.apply(Event.RETRY)
         return True
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel it once only: asked again, it would no longer wait for its threads, and the next work would begin beside them."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _step_of(version: VersionOnNode) -> str:
@@ -208,7 +220,7 @@ def _rest(version: VersionOnNode, hold: Hold) -> None:
     """Where a version stands that an operator holds, and that no work touches."""
     progress = version.progress
     if hold is Hold.PAUSED:
-        if progress.state in {State.STAGING, State.INGESTING}:
+        if progress.state in _STEPS:
             progress.apply(Event.REMOVE)  # what is staged is found again
         if progress.step != _PAUSED:
             progress.at(_PAUSED)
@@ -224,6 +236,7 @@ def _rest(version: VersionOnNode, hold: Hold) -> None:
 
 
 _PAUSED = "paused by an operator"
+_STEPS = frozenset({State.STAGING, State.INGESTING})
 
 _ENOUGH = {
     Goal.STAGED: {State.STAGED, State.INGESTING, State.READY, State.ACTIVE, State.RETIRED},

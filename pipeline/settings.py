@@ -12,13 +12,15 @@ import tomllib
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.format.errors import UsageError
+from pipeline.format.records import told
 
 CONFIG_VARIABLE = "REDKV_CONFIG"
 CONFIG_PLACES = (Path("redkv.toml"), Path(".redkv/redkv.toml"))
+LOADS_MAX = 4  # more at once share the same disks and network, and all of them end later
 
 
 class FileSettings(BaseSettings):
@@ -51,9 +53,33 @@ class FileSettings(BaseSettings):
         except (OSError, tomllib.TOMLDecodeError) as unreadable:
             raise UsageError(f"settings file {path} can't be read: {unreadable}", config=str(path)) from unreadable
         except ValidationError as wrong:
-            lines = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}" for error in wrong.errors())
+            lines = "; ".join(told(one, "setting") for one in wrong.errors())
             source = f"settings in {path}" if path else "no settings file found, and the environment lacks"
             raise UsageError(f"{source}: {lines}", config=str(path)) from wrong
+
+
+class Keep(BaseModel):
+    """What is kept: the newest `versions`, and whatever is younger than `days`; all if neither is said. What neither keeps goes when it is
+    `delay_hours` old.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    versions: int | None = Field(default=None, ge=0)
+    days: float | None = Field(default=None, ge=0)
+    delay_hours: float = Field(default=0.0, ge=0)
+
+
+class Retention(BaseModel):
+    """How long versions stay. On `nodes`, of those that clients read before the active one, their age since then; in the `store`, of all,
+    their age since they were built. `deletes_per_s` is how many objects a second are removed from the store at most.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: Keep = Keep(versions=1)  # the way back
+    store: Keep = Keep(delay_hours=24)
+    deletes_per_s: float = Field(default=100.0, gt=0)
 
 
 class ClusterSettings(FileSettings):
@@ -62,7 +88,9 @@ class ClusterSettings(FileSettings):
     Affects behaviour: `store` (s3://bucket/prefix), `cluster` (its name in the store), `metastore_uris` (thrift://host:port of the Hive
     metastore), `spark_master`, `spark_conf` (more `--conf` of spark-submit), `environment` (variables for this process and those that it
     starts, over those that are set already: a cluster's own account stands over that of the shell; an empty one is removed).
-    `sidecar_token` is what the nodes' sidecars ask for, if they do. `log_dir` takes the logs of build jobs. Affects speed: nothing.
+    `author` is who acts, for the audit trail; user@host if it is empty. `sidecar_token` is what the nodes' sidecars ask for, if they do.
+    `log_dir` takes the logs of build jobs. `retention` is how long versions are kept.
+    Affects speed: `loads_max` is how many loads bring versions to the cluster's nodes at once; further ones wait (redkv load --priority).
     """
 
     model_config = SettingsConfigDict(env_prefix="REDKV_")
@@ -70,11 +98,14 @@ class ClusterSettings(FileSettings):
     store: str
     cluster: str
     metastore_uris: str
+    author: str = ""
     sidecar_token: SecretStr | None = None
     spark_master: str = "local[2]"
     spark_conf: dict[str, str] = Field(default_factory=dict)
     log_dir: Path = Path(tempfile.gettempdir())
     environment: dict[str, str] = Field(default_factory=dict)
+    retention: Retention = Retention()
+    loads_max: int = Field(default=LOADS_MAX, ge=1)
 
 
 def load_settings(config: Path | None = None) -> ClusterSettings:

@@ -11,7 +11,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.format.errors import TemplateError
+from pipeline.format.keys import ELEMENT_BYTES_MAX
 from pipeline.template import Template
+
+TTL_SECONDS_MAX = 1 << 42  # 139,000 years; in milliseconds since the epoch still far from where signed 64 bits end
 
 
 def checked_template(source: str) -> str:
@@ -37,6 +40,9 @@ def _check_fields(columns: object) -> object:
     names = [*columns, *columns.values()] if isinstance(columns, dict) else list(columns)
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{columns!r} must name at least one column, as text: write [name, price] or {{field: column}}")
+    longest = max(columns, key=lambda field: len(field.encode()))
+    if len(longest.encode()) > ELEMENT_BYTES_MAX:
+        raise ValueError(f"the field {longest[:64]!r}... has {len(longest.encode())} bytes, the limit is {ELEMENT_BYTES_MAX}")
     return columns
 
 
@@ -103,7 +109,7 @@ class Ttl(Part):
     A NULL in the column means never.
     """
 
-    seconds: int | None = Field(default=None, ge=1)
+    seconds: int | None = Field(default=None, ge=1, le=TTL_SECONDS_MAX)
     seconds_from: str | None = None
     at: str | None = None
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline.format.errors import SpecError
-from pipeline.format.records import DATASET_NAME, VERSION_ID
+from pipeline.format.records import DATASET_NAME, VERSION_ID, Mode
 from pipeline.shapes import HashShape, LastBy, OnDuplicate, Part, StringShape, Ttl, ZsetShape, checked_template
 from pipeline.template import Template
 
@@ -62,12 +62,22 @@ class Source(Part):
         return self.where and self.where.replace(DATE_PLACEHOLDER, version.partition(".")[0])
 
 
+class Changes(Source):
+    """A table of changes: rows that are new or different since the version that a delta lies on, and keys that went, which `delete_if` (a
+    BOOLEAN column, by default the spec's) marks.
+    """
+
+    delete_if: str | None = None
+
+
 class DatasetSpec(Part):
     """One dataset: see the module's example.
 
     `on_null` rules NULL in a key part, field name, member, score or string value; `on_duplicate` rules several rows for one key (or one
-    element of a key); rows that `delete_if` (a BOOLEAN column) marks are not stored; `lz4` compresses large strings; `allow_empty` lets
-    a version without a row be built.
+    element of a key); rows that `delete_if` (a BOOLEAN column) marks are not stored, and in mode `upsert` delete a key that has no
+    others; `changes` is where a delta finds what changed: without it, its rows are compared with what it lies on; `lz4` compresses
+    large strings; `allow_empty` lets a version without a row be built; `deadline_minutes` after its build, a version shall be ready on
+    all nodes.
     """
 
     dataset: str
@@ -77,12 +87,14 @@ class DatasetSpec(Part):
     hash: HashShape | None = None
     string: StringShape | None = None
     zset: ZsetShape | None = None
-    mode: Literal["replace"]
+    mode: Mode
     on_null: Literal["fail", "skip"] = "fail"
     on_duplicate: OnDuplicate = "fail"
     delete_if: str | None = None
+    changes: Changes | None = None
     lz4: bool = False
     allow_empty: bool = False
+    deadline_minutes: Annotated[int, Field(ge=1)] | None = None
     ttl: Ttl | None = None
 
     @field_validator("dataset")
@@ -103,9 +115,18 @@ class DatasetSpec(Part):
         if self.has_elements and self.ttl and self.ttl.column:
             message = "gives every row a moment of its own, but one key has many rows here: write ttl: {seconds: 86400}"
             raise ValueError(f"ttl.{'at' if self.ttl.at else 'seconds_from'} {message}")
+        if self.changes and self.mode != "replace":
+            raise ValueError("changes are for deltas of mode replace; of an upsert, source has the changes: remove the section")
         if self.lz4 and self.type != "string":
             raise ValueError(f"lz4 compresses large strings, but type is {self.type}: remove it")
         return self
+
+    def of_changes(self) -> Self:
+        """The spec of a delta that a table of changes makes: that table in the place of the source."""
+        if self.changes is None:
+            return self
+        source = Source(table=self.changes.table, where=self.changes.where)
+        return self.model_copy(update={"source": source, "delete_if": self.changes.delete_if or self.delete_if})
 
     @property
     def has_elements(self) -> bool:
@@ -207,7 +228,7 @@ def _explain(error: Any) -> str:
         case "extra_forbidden":
             return f"field {field} is unknown: remove it, or check its spelling"
         case "literal_error" if field == "mode":
-            return f"field mode is {value!r}: write replace, the only mode there is"
+            return f"field mode is {value!r}: write replace (a version stands for the whole dataset) or upsert (rows enter the live keys)"
         case "literal_error":
             return f"field {field} is {value!r}: write {error['ctx']['expected']}"
         case "value_error":

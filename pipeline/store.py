@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, ReadTimeoutError
 from botocore.exceptions import ConnectionError as BotoConnectionError
@@ -42,6 +44,7 @@ ATTEMPTS_MAX = 5
 POOL_CONNECTIONS_MAX = 32
 SINGLE_PUT_BYTES_MAX = 5 << 30  # S3's limit of one PUT
 
+_DESCRIPTIONS = botocore.loaders.create_loader()  # what S3 is, parsed once per process: it costs a client a tenth of a second
 _NOT_MODIFIED = 304
 _RANGE_NOT_SATISFIABLE = 416
 _MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
@@ -159,10 +162,10 @@ class ObjectStore:
         except _NothingThere:
             return None
         except ConflictError as changed:
-            raise self._changed(key) from changed
+            raise self.changed(key) from changed
         if etag is not None and answer["ETag"] != etag:  # a store that does not know If-Match here
             answer["Body"].close()
-            raise self._changed(key)
+            raise self.changed(key)
         size = int(answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"])
         return Part(answer["ETag"], size, self._chunks(key, answer["Body"], chunk_bytes))
 
@@ -170,7 +173,8 @@ class ObjectStore:
         with self._translated("read", key), closing(body):
             yield from body.iter_chunks(chunk_bytes)
 
-    def _changed(self, key: str) -> ObjectChangedError:
+    def changed(self, key: str) -> ObjectChangedError:
+        """The failure of a reader that met another object than before under the same key."""
         where = f"{self.root.rstrip('/')}/{key}"
         message = f"{where} was written anew while it was read: objects of a version never change; build it again under a new id"
         return ObjectChangedError(message, object=key)
@@ -186,6 +190,14 @@ class ObjectStore:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + under):
                 for entry in page.get("Contents", []):
                     yield ObjectInfo(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["LastModified"].timestamp())
+
+    def folders(self, under: str) -> Iterator[str]:
+        """The names of the folders directly below `under`, which ends with a slash."""
+        with self._translated("list", under):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + under, Delimiter="/")
+            for page in pages:
+                for entry in page.get("CommonPrefixes", []):
+                    yield entry["Prefix"].removeprefix(self._prefix + under).rstrip("/")
 
     def delete(self, key: str) -> None:
         """Remove an object; no error if it is gone already."""
@@ -236,7 +248,12 @@ def _new_client(access: Access | None, silence_s_max: float) -> S3Client:
         retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
         request_checksum_calculation="when_required",  # uploads carry a SHA-256 of their own
     )
+    core = botocore.session.get_session()
     if access is None:
-        return boto3.session.Session().client("s3", config=settings)
-    session = boto3.session.Session(access.access_key, access.secret_key, region_name=access.region)
-    return session.client("s3", endpoint_url=access.endpoint, config=settings)
+        session = boto3.session.Session(botocore_session=core)
+        endpoint = None
+    else:
+        session = boto3.session.Session(access.access_key, access.secret_key, region_name=access.region, botocore_session=core)
+        endpoint = access.endpoint
+    core.register_component("data_loader", _DESCRIPTIONS)
+    return session.client("s3", endpoint_url=endpoint, config=settings)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What stands below Python's packages: an interpreter, Java for Spark, Redis' tools. Called by the Makefile.
+# What stands below Python's packages: an interpreter, Java for Spark, Redis' tools, Node for its clients in the tests. Called by the Makefile.
 #
 #   setup.sh system       check the commands; as root on Debian install the missing ones, else say what to run
 #   setup.sh venv DIR     make a virtual environment with a Python that fits
@@ -31,10 +31,15 @@ java_fits() { have java && java --list-modules 2>/dev/null | grep -q '^jdk\.incu
 
 redis_fits() { have redis-cli && { have redis-server || have redis-check-rdb; }; }
 
+# The oldest Node that its Redis clients run on; Debian 12 has it.
+node_fits() { have node && node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major * 100 + Number(minor) < 1819 ? 1 : 0)'; }
+
 missing_packages() {
     find_python >/dev/null || printf 'python3-venv '
     java_fits || printf 'openjdk-17-jre-headless '
     redis_fits || printf 'redis-tools '
+    node_fits || printf 'nodejs '
+    have npm || printf 'npm '
 }
 
 system() {

@@ -15,7 +15,8 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,16 +26,17 @@ from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own convention
 
 from pipeline.format.errors import ConflictError, CountMismatchError, DataError, ObjectMissingError, OutcomeUnknownError, RedkvError
 from pipeline.format.layout import manifest_key, new_build_id
-from pipeline.format.manifest import Manifest, ManifestSample, Totals
+from pipeline.format.manifest import Manifest, ManifestSample, Totals, Whole
 from pipeline.format.values import ValueType
 from pipeline.spec import DatasetSpec, check_version
 from pipeline.store import ObjectStore
+from udtf.delta import Delta
 from udtf.encode import Encoder, constant_expiry_ms
-from udtf.partition import WRITTEN_DDL, PartitionTask, Written
+from udtf.partition import WRITTEN_DDL, Folded, PartitionTask, Written
 from udtf.placement import Placement
 from udtf.progress import job_group
 from udtf.rows import ELEMENT, IKEY, ORDER, PARTITION, VALUE, Counters, RowSchema
-from udtf.sample import plan_placement
+from udtf.sample import PLAIN_BYTES, plan_placement
 from udtf.source import read_source, row_schema, value_columns
 from udtf.split import split_metas
 
@@ -43,6 +45,9 @@ ROWS = "rows"  # how many rows a settled one stands for
 TASK_BYTES = 128 << 20  # of the source as Spark estimates it: a task of seconds, whose repetition costs little
 TASKS_PER_CORE = 2  # at least: so that an uneven one does not leave the others idle
 TASKS_MAX = 20_000  # Spark's driver keeps track of no more with ease
+ENCODED_BYTES_MAX = 64 << 20  # of a batch, about: a table of many numbers grows sixfold when these become texts with names
+BATCH_BYTES_SETTING = "spark.sql.execution.arrow.maxBytesPerBatch"
+UNMEASURED = (1 << 31) - 1  # of that setting: Spark looks at no batch's size
 UNKNOWN_BYTES = 1 << 62  # Spark's estimate for a table without statistics
 SAMPLES_MAX = 1000  # read back on every node before activation, about 0.1 ms each
 
@@ -58,42 +63,70 @@ class Built:
 
 
 def build_version(
-    spark: SparkSession, spec: DatasetSpec, version: str, store: ObjectStore, clock: Callable[[], float] = time.time
+    spark: SparkSession,
+    spec: DatasetSpec,
+    version: str,
+    store: ObjectStore,
+    clock: Callable[[], float] = time.time,
+    shard_borders: tuple[int, ...] = (),
+    base: str | None = None,
 ) -> Built:
-    """Build one version, unless it is finished.
+    """Build one version, unless it is finished. `shard_borders` are slots where shards of the cluster begin: files are cut there, too.
+    With a `base`, it is a delta on that version (delta.py).
 
     Raises:
         SpecError: the spec does not fit the table.
+        UsageError, BaseMissingError, BaseChangedError, ChainTooLongError: it can't lie on that base.
         DataError: a row can't become a key under the spec's rules.
         CountMismatchError: rows were lost or doubled; no manifest was written.
         StoreError: the object store refused.
     """
     check_version(version)
-    finished = _finished(store, spec.dataset, version)
+    finished = finished_manifest(store, spec.dataset, version)
     if finished is not None:
         _log.info("finished already", dataset=spec.dataset, version=version, build_id=finished.build_id)
         return Built(finished, existed=True)
-    plan = plan_build(spark, spec, version, store.root, int(clock() * 1000))
+    delta = Delta.on(store, spec, version, base) if base else None
+    rows_of = delta.spec if delta else spec
+    plan = plan_build(spark, rows_of, version, store.root, int(clock() * 1000), shard_borders, delta)
     placement = plan.task.placement
     _log.info(
-        "building", dataset=spec.dataset, version=version, build_id=plan.task.build_id, tasks=placement.tasks, split=len(placement.splits)
+        "building",
+        dataset=spec.dataset,
+        version=version,
+        build_id=plan.task.build_id,
+        tasks=placement.tasks,
+        split=len(placement.splits),
+        base=base,
     )
     with described(spark, spec, version, "encode, sort, write and upload"):
         written = write(plan)
-    return publish(store, assemble(spec, version, plan.task.build_id, plan.built_at_ms, written))
+    manifest = assemble(rows_of, version, plan.task.build_id, plan.built_at_ms, written, delta)
+    if delta:
+        delta.check_base(store, version)
+    return publish(store, manifest.model_copy(update={"spec": spec.model_dump(mode="json", exclude_none=True)}))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known before the work: the rows, their encoder, and what every task does."""
+    """What is known before the work: the rows, their encoder, what every task does, and the bytes of the widest row of a sample."""
 
     source: DataFrame
     encoder: Encoder
     task: PartitionTask
     built_at_ms: int
+    widest: int | None = None
 
 
-def plan_build(spark: SparkSession, spec: DatasetSpec, version: str, store_url: str, built_at_ms: int) -> Plan:
+def plan_build(
+    spark: SparkSession,
+    spec: DatasetSpec,
+    version: str,
+    store_url: str,
+    built_at_ms: int,
+    shard_borders: tuple[int, ...] = (),
+    delta: Delta | None = None,
+) -> Plan:
     """Check the spec against the table, and spread the table's keys over tasks.
 
     Raises:
@@ -103,7 +136,9 @@ def plan_build(spark: SparkSession, spec: DatasetSpec, version: str, store_url: 
     source = read_source(spark, spec, version)
     encoder = Encoder(spec, value_columns(spec, source.columns), row_schema(spec, source), built_at_ms)
     with described(spark, spec, version, "sample the keys"):
-        placement = plan_placement(source, spec, encoder, version, task_count(spark, source))
+        placement, widest = plan_placement(source, spec, encoder, version, task_count(spark, source))
+    if delta and delta.base:
+        placement = replace(placement, version=delta.base.element_version)
     task = PartitionTask(
         store_url,
         spec.dataset,
@@ -112,9 +147,13 @@ def plan_build(spark: SparkSession, spec: DatasetSpec, version: str, store_url: 
         placement,
         constant_expiry_ms(spec, built_at_ms),
         last=spec.last_by is not None,
+        deletes=spec.mode == "upsert" or (delta is not None and delta.base is None),
+        delta=delta is not None,
+        base=delta.base if delta else None,
+        shard_borders=shard_borders,
         attempts_max=attempts_max(spark),
     )
-    return Plan(source, encoder, task, built_at_ms)
+    return Plan(source, encoder, task, built_at_ms, widest)
 
 
 @contextmanager
@@ -129,8 +168,21 @@ def described(spark: SparkSession, spec: DatasetSpec, version: str, what: str) -
             context.setLocalProperty(name, None)  # type: ignore[arg-type]  # Spark clears it so
 
 
-def shuffled(source: DataFrame, encoder: Encoder, placement: Placement) -> DataFrame:
-    """The rows for the writers: encoded, each with its task, and sorted."""
+def anchors(spark: SparkSession, tasks: int, schema: RowSchema) -> DataFrame:
+    """A counter row for every task, which counts nothing."""
+    note = Counters(rows=0, skipped=0).model_dump_json()
+    made = {
+        PARTITION: "int(id)",
+        IKEY: "X''",
+        ELEMENT: "binary(uuid())",
+        VALUE: f"binary('{note}')",
+        ORDER: f"CAST(NULL AS {schema.order_ddl})",
+    }
+    return spark.range(tasks).selectExpr(*(f"{made[name]} AS {name}" for name in schema.placed_arrow.names))
+
+
+def shuffled(source: DataFrame, encoder: Encoder, placement: Placement, *, compared: bool = False) -> DataFrame:
+    """The rows for the writers: encoded, each with its task, and sorted. `compared`: every task gets a row."""
     schema = encoder.schema
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -150,6 +202,8 @@ def shuffled(source: DataFrame, encoder: Encoder, placement: Placement) -> DataF
         placed = settled.mapInArrow(place_settled, schema.placed_ddl)
     else:
         placed = source.mapInArrow(place, schema.placed_ddl)
+    if compared:  # every task must see what the base has of it, also one that gets no row
+        placed = placed.union(anchors(source.sparkSession, placement.tasks, schema))
     return placed.repartitionById(placement.tasks, PARTITION).sortWithinPartitions(*schema.sort_columns)
 
 
@@ -157,16 +211,22 @@ def encode_all(encoder: Encoder, batches: Iterable[pa.RecordBatch]) -> Iterator[
     """Encode a task's batches, and end with one counter row, or with the failure that ended it."""
     rows = skipped = 0
     try:
-        for batch in batches:
-            if batch.num_rows:
-                result = encoder.encode(batch)
-                rows += result.rows
-                skipped += result.skipped
-                yield result.batch
+        for batch in chain.from_iterable(map(parts, batches)):
+            result = encoder.encode(batch)
+            rows += result.rows
+            skipped += result.skipped
+            yield result.batch
         note = Counters(rows=rows, skipped=skipped).model_dump_json()
     except RedkvError as failed:
         note = json.dumps(failed.to_json())
     yield encoder.schema.counter_row(note)
+
+
+def parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch as one or several that are not too large when they are encoded."""
+    row_bytes = batch.nbytes / max(1, batch.num_rows) + sum(len(name) + PLAIN_BYTES for name in batch.schema.names)
+    rows = max(1, int(ENCODED_BYTES_MAX / row_bytes))
+    return (batch.slice(at, rows) for at in range(0, batch.num_rows, rows))
 
 
 def count_settled(schema: RowSchema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -180,12 +240,32 @@ def count_settled(schema: RowSchema, batches: Iterable[pa.RecordBatch]) -> Itera
 
 def write(plan: Plan) -> list[Written]:
     """Encode, sort and write everything; what the committed tasks returned, and the metas of split keys."""
-    rows = shuffled(plan.source, plan.encoder, plan.task.placement).mapInArrow(plan.task.run, WRITTEN_DDL).collect()
+    with unmeasured(plan):
+        placed = shuffled(plan.source, plan.encoder, plan.task.placement, compared=plan.task.base is not None)
+        rows = placed.mapInArrow(plan.task.run, WRITTEN_DDL).collect()
     written = [Written.model_validate_json(row.written) for row in rows]
     for one in written:
         if one.failure is not None:
             raise RedkvError.from_json(one.failure)
     return [*written, *split_metas(plan.task, (one.folded for one in written if one.folded))]
+
+
+@contextmanager
+def unmeasured(plan: Plan) -> Iterator[None]:
+    """Within it, Spark does not measure Arrow batches, which it does after every row and at the price of a tenth of the build, unless
+    rows are so wide that a batch of them could pass the session's bound.
+    """
+    spark = plan.source.sparkSession
+    limits = spark._jsparkSession.sessionState().conf()  # noqa: SLF001 -- the settings alone may be text with units
+    if plan.widest is None or limits.arrowMaxRecordsPerBatch() * plan.widest > limits.arrowMaxBytesPerBatch():
+        yield
+        return
+    bound = spark.conf.get(BATCH_BYTES_SETTING)
+    spark.conf.set(BATCH_BYTES_SETTING, str(UNMEASURED))
+    try:
+        yield
+    finally:
+        spark.conf.set(BATCH_BYTES_SETTING, str(bound))
 
 
 def attempts_max(spark: SparkSession) -> int:
@@ -202,7 +282,9 @@ def task_count(spark: SparkSession, source: DataFrame) -> int:
     return max(1, min(TASKS_MAX, max(by_size, TASKS_PER_CORE * cores)))
 
 
-def assemble(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, written: list[Written]) -> Manifest:
+def assemble(
+    spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, written: list[Written], delta: Delta | None = None
+) -> Manifest:
     """The manifest of what all tasks wrote.
 
     Raises:
@@ -212,28 +294,31 @@ def assemble(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, w
     files = tuple(sorted((one.file for one in written if one.file), key=lambda file: file.smallest))
     counters = [one.counters for one in written if one.counters]
     folded = [one.folded for one in written if one.folded]
+    deletes = sum(one.deletes for one in files)
+    compared = delta is not None and delta.base is not None
+    of_rows = 0 if compared else deletes  # what a comparison deletes are no rows
     totals = Totals(
         source_rows=sum(one.rows for one in counters),
         stored_rows=sum(one.stored for one in folded),
         duplicates=sum(one.duplicates for one in counters) + sum(one.duplicates for one in folded),
-        skipped=sum(one.skipped for one in counters) + sum(one.deleted for one in folded),
+        skipped=sum(one.skipped for one in counters) + sum(one.deleted for one in folded) - of_rows,
         keys=sum(one.keys for one in files),
         entries=sum(one.entries for one in files),
-        deletes=0,
+        deletes=deletes,
         bytes=sum(one.bytes for one in files),
     )
-    if not totals.stored_rows and not spec.allow_empty:
-        what = f"all {totals.source_rows} rows were skipped by on_null" if totals.source_rows else "the filter matched no row"
+    if not totals.stored_rows and not of_rows and not spec.allow_empty:
+        what = f"NULL or delete_if left nothing of the {totals.source_rows} rows" if totals.source_rows else "the filter matched no row"
         where = spec.source.filter_for(version) or "no filter"
         message = (
             f"dataset {spec.dataset} {version} would be empty: {what} of {spec.source.table} ({where}); mend the filter or the table, "
             f"or set allow_empty: true"
         )
         raise DataError(message, dataset=spec.dataset, version=version)
-    if totals.source_rows != totals.stored_rows + totals.duplicates + totals.skipped:
+    if totals.source_rows != totals.stored_rows + totals.duplicates + totals.skipped + of_rows:
         message = (
-            f"{totals.source_rows} rows were read, but {totals.stored_rows} stored, {totals.duplicates} settled as duplicates and "
-            f"{totals.skipped} skipped: no manifest is written"
+            f"{totals.source_rows} rows were read, but {totals.stored_rows} stored, {totals.duplicates} settled as duplicates, "
+            f"{totals.skipped} skipped and {of_rows} made deletes: no manifest is written"
         )
         raise CountMismatchError(message, **totals.model_dump())
     return Manifest(
@@ -248,7 +333,15 @@ def assemble(spec: DatasetSpec, version: str, build_id: str, built_at_ms: int, w
         totals=totals,
         files=files,
         samples=_samples(written),
+        format_version=2 if delta else 1,
+        bases=delta.bases if delta else (),
+        whole=_whole(folded) if compared else None,
     )
+
+
+def _whole(folded: list[Folded]) -> Whole:
+    held = [one.whole for one in folded if one.whole]
+    return Whole(keys=sum(one.keys for one in held), entries=sum(one.entries for one in held))
 
 
 def _samples(written: list[Written]) -> tuple[ManifestSample, ...]:
@@ -263,7 +356,7 @@ def publish(store: ObjectStore, manifest: Manifest) -> Built:
     try:
         store.create(key, manifest.to_json())
     except (ConflictError, OutcomeUnknownError):
-        standing = _finished(store, manifest.dataset, manifest.version)
+        standing = finished_manifest(store, manifest.dataset, manifest.version)
         if standing is None:
             raise
         if standing.build_id != manifest.build_id:
@@ -273,7 +366,8 @@ def publish(store: ObjectStore, manifest: Manifest) -> Built:
     return Built(manifest, existed=False)
 
 
-def _finished(store: ObjectStore, dataset: str, version: str) -> Manifest | None:
+def finished_manifest(store: ObjectStore, dataset: str, version: str) -> Manifest | None:
+    """The manifest of a version that was built already."""
     key = manifest_key(dataset, version)
     try:
         return Manifest.from_json(store.get(key).data, key)

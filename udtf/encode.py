@@ -5,7 +5,8 @@ Rules:
 - A rule of the spec decides about NULLs; what it skips is counted. What it forbids raises a DataError that names column and row.
 - A row that makes a key alone becomes a complete meta value. Rows that are elements stay one each, so that Spark's sort brings those of
   a key together; `udtf.fold` makes collections of them. Negative zero is stored as zero: the two are equal to Redis.
-- A row that the spec's `delete_if` marks keeps its key and has no value.
+- A row that the spec's `delete_if` marks keeps its key and has no value. So does a field's row whose value is NULL: whether an older row
+  of the field stands is settled later.
 """
 
 from __future__ import annotations
@@ -20,17 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.format.errors import CollectionTooLargeError, InvalidScoreError, KeyTooLongError, NullValueError
-from pipeline.format.keys import USER_KEY_BYTES_MAX, Kind
+from pipeline.format.keys import ELEMENT_BYTES_MAX, USER_KEY_BYTES_MAX, Kind
 from pipeline.format.slots import SLOT_COUNT, key_slot
 from pipeline.format.values import PACKED_BYTES_MAX, ValueType, head
+from pipeline.shapes import TTL_SECONDS_MAX
 from pipeline.spec import DatasetSpec
 from pipeline.template import SEPARATOR, Column, Literal, ShardNumber, Template, shard_number
 from udtf.layout import Part, constant, fixed, join
 from udtf.packing import heads, packed_hashes, sortable_scores, strings
 from udtf.rows import ELEMENT, IKEY, ORDER, VALUE, RowSchema
 from udtf.text import text_of
-
-TTL_SECONDS_MAX = 1 << 42  # 139,000 years; in milliseconds since the epoch still far from where signed 64 bits end
 
 _SLOT_MASK = SLOT_COUNT - 1
 
@@ -77,6 +77,7 @@ class Encoder:
         made = {IKEY: self._ikeys(keys)}
         if self._element:
             made[ELEMENT] = render(self._element, columns)
+            self._check_elements(keys, made[ELEMENT])
         made[VALUE] = self._unless_deleted(columns, self._values(columns))
         if self._spec.last_by:
             made[ORDER] = columns[self._spec.last_by]
@@ -95,20 +96,10 @@ class Encoder:
         needed = self._needed(columns)
         whole = self._whole(columns, needed, rows)
         if pc.all(whole).as_py() is not False:
-            return self._without_null_fields(columns)
+            return columns
         if self._spec.on_null == "fail":
             self._refuse(columns, needed, whole)
-        return self._without_null_fields({name: column.filter(whole) for name, column in columns.items()})
-
-    def _without_null_fields(self, columns: Columns) -> Columns:
-        """In a hash of many rows a NULL value leaves its field out, as in a hash of one row."""
-        if self._spec.type != "hash" or self._element is None:
-            return columns
-        (value,) = self._fields.values()
-        if not columns[value].null_count:
-            return columns
-        present = pc.or_(pc.is_valid(columns[value]), self._deleted(columns))
-        return {name: column.filter(present) for name, column in columns.items()}
+        return {name: column.filter(whole) for name, column in columns.items()}
 
     def _needed(self, columns: Columns) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The columns in which NULL falls under the spec's rule: always, and where the row is not deleted; fields only together."""
@@ -139,7 +130,7 @@ class Encoder:
     def _refuse(self, columns: Columns, needed: tuple[tuple[str, ...], tuple[str, ...]], whole: pa.Array) -> None:
         row = pc.index(whole, False).as_py()
         bad = [name for name in (*needed[0], *needed[1]) if not columns[name][row].is_valid] or list(self._fields.values())
-        shown = {name: columns[name][row].as_py() for name in dict.fromkeys((*self._key.columns, *bad))}
+        shown = {name: _shown(columns[name], row) for name in dict.fromkeys((*self._key.columns, *bad))}
         what = f"column {bad[0]}" if len(bad) == 1 else f"columns {', '.join(bad)}"
         message = (
             f"table {self._spec.source.table} has NULL in {what} of the row {shown}, and dataset {self._spec.dataset} needs a value there: "
@@ -154,6 +145,17 @@ class Encoder:
                 f"the key {longest[:64]!r}... of dataset {self._spec.dataset} has {len(longest)} bytes, the limit is {USER_KEY_BYTES_MAX}"
             )
             raise KeyTooLongError(message, dataset=self._spec.dataset, bytes=len(longest))
+
+    def _check_elements(self, keys: pa.Array, elements: pa.Array) -> None:
+        """Clients can write no longer ones, so a key that holds one could not be written again."""
+        lengths = pc.binary_length(elements)
+        longest = pc.max(lengths).as_py() or 0
+        if longest <= ELEMENT_BYTES_MAX:
+            return
+        row = pc.index(lengths, longest).as_py()
+        what, name = "member" if self._spec.type == "zset" else "field", keys[row].as_py().decode(errors="backslashreplace")
+        message = f"the {what} {elements[row].as_py()[:64]!r}... of the key {name} has {longest} bytes, the limit is {ELEMENT_BYTES_MAX}"
+        raise KeyTooLongError(message, dataset=self._spec.dataset, key=name, bytes=longest)
 
     def _check_sizes(self, keys: pa.Array, values: pa.Array) -> None:
         if self._spec.type != "hash" or (pc.max(pc.binary_length(values)).as_py() or 0) <= PACKED_BYTES_MAX:
@@ -207,10 +209,16 @@ class Encoder:
         scores = np.asarray(pc.fill_null(pc.cast(column, pa.float64(), safe=False), 0.0))  # NULL: of a deleted row
         if np.isnan(scores).any():
             row = int(np.isnan(scores).argmax())
-            shown = {key: columns[key][row].as_py() for key in self._key.columns}
+            shown = {key: _shown(columns[key], row) for key in self._key.columns}
             message = f"table {self._spec.source.table} has the score NaN in column {name} of the row {shown}: Redis can't order it"
             raise InvalidScoreError(message, table=self._spec.source.table, column=name)
         return fixed(sortable_scores(scores).reshape(-1, 1))
+
+
+def _shown(column: pa.Array, row: int) -> str | None:
+    """A value as a message shows it: its text, as Python's dates end with the year 9999."""
+    text = text_of(column.slice(row, 1))[0].as_py()
+    return None if text is None else text.decode(errors="backslashreplace")
 
 
 def _with_nulls(columns: Columns, names: object) -> tuple[str, ...]:

@@ -9,25 +9,28 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from pipeline.format.digest import DELETED
 from pipeline.format.keys import KIND_AT, Kind
-from udtf.layout import constant, offsets_of
+from udtf.layout import offsets_of
 
 _META = int(Kind.META)
 
 
 @dataclass(frozen=True)
 class EntryBatch:
-    """Some entries, at least one: two binary columns without NULLs, of which `keys` grows strictly."""
+    """Some entries, at least one: two binary columns without NULLs, of which `keys` grows strictly. A meta without a value is a delete;
+    `gone`: all of them are, whatever their kind.
+    """
 
     keys: pa.Array
     values: pa.Array
+    gone: bool = False
 
     @classmethod
-    def of(cls, keys: Sequence[bytes], values: Sequence[bytes]) -> EntryBatch:
+    def of(cls, keys: Sequence[bytes], values: Sequence[bytes], *, gone: bool = False) -> EntryBatch:
         """Entries from Python's own lists."""
-        return cls(pa.array(keys, pa.binary()), pa.array(values, pa.binary()))
+        return cls(pa.array(keys, pa.binary()), pa.array(values, pa.binary()), gone)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -37,7 +40,7 @@ class EntryBatch:
         return (
             self
             if (first, end) == (0, len(self))
-            else EntryBatch(self.keys.slice(first, end - first), self.values.slice(first, end - first))
+            else EntryBatch(self.keys.slice(first, end - first), self.values.slice(first, end - first), self.gone)
         )
 
     @property
@@ -56,12 +59,13 @@ class EntryBatch:
         both = np.empty((len(self), 2), "<u4")
         both[:, 0] = np.diff(offsets_of(self.keys))
         both[:, 1] = np.diff(offsets_of(self.values))
+        both[self.is_delete, 1] = DELETED
         return both
 
     @property
     def raw_bytes(self) -> int:
         """All keys and values together."""
-        return int(self.lengths.sum(dtype=np.int64))
+        return sum(int(offsets_of(column)[-1] - offsets_of(column)[0]) for column in (self.keys, self.values))
 
     @cached_property
     def is_meta(self) -> npt.NDArray[np.bool_]:
@@ -69,9 +73,12 @@ class EntryBatch:
         data = np.frombuffer(self.keys.buffers()[2], np.uint8)
         return np.equal(data[offsets_of(self.keys)[:-1] + KIND_AT], _META)
 
-    def joined(self) -> memoryview:
-        """Every key with its value behind it, end to end."""
-        return data_of(pc.binary_join_element_wise(self.keys, self.values, constant(b"")))
+    @cached_property
+    def is_delete(self) -> npt.NDArray[np.bool_]:
+        """Which entries delete their key."""
+        if self.gone:
+            return np.ones(len(self), np.bool_)
+        return self.is_meta & np.equal(np.diff(offsets_of(self.values)), 0)
 
 
 def data_of(column: pa.Array) -> memoryview:

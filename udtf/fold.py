@@ -5,7 +5,8 @@ Rules:
 - Several rows for the same are an error that names some, or the last one stands and the others are counted: the spec's on_duplicate.
 - A collection made of rows is packed while it is small (`values.SMALL_*`). A larger one is never held in memory: its elements go to a
   scratch database, from which they come back in order when the metas of their slot are through.
-- Rows whose value is NULL are deletes: they settle duplicates, and then go, since a version stands for the whole dataset.
+- Rows whose value is NULL are deletes: they settle duplicates, and then go, since a version stands for the whole dataset. An `upsert`,
+  and a table of changes, keeps one for every key of which nothing else is left, as a meta without a value.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pipeline.format.values import (
     encode_hash,
     encode_zset,
 )
+from udtf.difference import Difference
 from udtf.entries import EntryBatch
 from udtf.rocks import Scratch
 
@@ -49,22 +51,27 @@ Entry = tuple[bytes, bytes]
 
 @dataclass(slots=True)
 class Tally:
-    """What became of a task's rows, and how many elements of split keys were written, by user key: fields or members, and ranks."""
+    """What became of a task's rows, and how many elements of split keys were written, by user key: fields or members, and ranks; of a
+    delta that is compared, the difference.
+    """
 
     stored: int = 0
     duplicates: int = 0
     deleted: int = 0
     split: Counter[bytes] = field(default_factory=Counter)
     split_ranks: Counter[bytes] = field(default_factory=Counter)
+    difference: Difference | None = None
 
 
-def fold_rows(chunks: Iterable[Chunk], tally: Tally, *, last: bool) -> Iterator[EntryBatch]:
-    """Rows that make a key each."""
+def fold_rows(chunks: Iterable[Chunk], tally: Tally, *, last: bool, deletes: bool = False) -> Iterator[EntryBatch]:
+    """Rows that make a key each; with `deletes`, those that remove one stay."""
     for keys, values in _settled(chunks, tally) if last else _unique(chunks):
         tally.deleted += values.null_count
         tally.stored += len(keys) - values.null_count
         if not values.null_count:
             yield EntryBatch(keys, values)
+        elif deletes:
+            yield EntryBatch(keys, pc.fill_null(values, b""))
         elif values.null_count < len(keys):
             yield EntryBatch(keys.filter(values.is_valid()), values.drop_null())
 
@@ -101,10 +108,13 @@ def _same_as_next(keys: pa.Array) -> pa.Array:
 
 
 class ElementFold:
-    """Rows that are elements of their keys: a sorted set's members, or a hash's fields."""
+    """Rows that are elements of their keys: a sorted set's members, or a hash's fields. With `deletes`, keys without any stay."""
 
-    def __init__(self, kind: ValueType, expiry_ms: int | None, version: int, scratch: Scratch, tally: Tally) -> None:
+    def __init__(
+        self, kind: ValueType, expiry_ms: int | None, version: int, scratch: Scratch, tally: Tally, *, deletes: bool = False
+    ) -> None:
         self._kind = kind
+        self._deletes = deletes
         self._expiry_ms = expiry_ms
         self._version = version
         self._scratch = scratch
@@ -117,14 +127,14 @@ class ElementFold:
             yield EntryBatch.of(*zip(*batch, strict=True))
 
     def _entries(self, rows: Iterable[Element]) -> Iterator[Entry]:
-        stored = (row for row in rows if self._is_stored(row))
-        for start, in_slot in groupby(stored, key=lambda row: row[0][:KIND_AT]):
+        for start, in_slot in groupby(rows, key=lambda row: row[0][:KIND_AT]):
             for is_meta, some in groupby(in_slot, key=lambda row: row[0][KIND_AT] == Kind.META):
                 if is_meta:
                     for meta, elements in groupby(some, key=itemgetter(0)):
-                        yield self._collection(meta, elements)
+                        yield from self._collection(meta, filter(self._is_stored, elements))
                 else:
-                    yield from merge(self._scratch.entries_of(start), map(self._counted, some), key=itemgetter(0))
+                    split = map(self._counted, filter(self._is_stored, some))
+                    yield from merge(self._scratch.entries_of(start), split, key=itemgetter(0))
                     break
             else:
                 yield from self._scratch.entries_of(start)
@@ -135,8 +145,8 @@ class ElementFold:
             return False
         return True
 
-    def _collection(self, meta: bytes, rows: Iterable[Element]) -> Entry:
-        """One key: packed, or its elements on the way to the scratch database."""
+    def _collection(self, meta: bytes, rows: Iterable[Element]) -> Iterator[Entry]:
+        """One key: packed, or its elements on the way to the scratch database; its delete, if no row is left of it."""
         elements = ((element, value or b"") for _, element, value in rows)
         first: list[Entry] = []
         size = 0
@@ -144,11 +154,16 @@ class ElementFold:
             first.append(one)
             size += len(one[0]) + len(one[1])
             if len(first) > SMALL_ENTRIES_MAX or size > SMALL_BYTES_MAX:
-                return meta, self._spread(meta, chain(first, elements))
+                yield meta, self._spread(meta, chain(first, elements))
+                return
         self._tally.stored += len(first)
-        if self._kind is ValueType.HASH:
-            return meta, encode_hash(first, self._expiry_ms)
-        return meta, encode_zset([(member, parse_sortable_score(score)) for member, score in first], self._expiry_ms)
+        if not first:
+            if self._deletes:
+                yield meta, b""
+        elif self._kind is ValueType.HASH:
+            yield meta, encode_hash(first, self._expiry_ms)
+        else:
+            yield meta, encode_zset([(member, parse_sortable_score(score)) for member, score in first], self._expiry_ms)
 
     def _spread(self, meta: bytes, elements: Iterable[Entry]) -> bytes:
         parsed = parse_key(meta)

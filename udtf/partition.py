@@ -1,7 +1,8 @@
 """One task's sorted rows become files in the object store.
 
 Rules:
-- Rows come sorted (`RowSchema.sort_columns`) and are folded to entries; a file is cut at its target size, and at every fence.
+- Rows come sorted (`RowSchema.sort_columns`) and are folded to entries; a file is cut at its target size, and at every fence. It is also
+  cut where a shard of the cluster begins, unless it is too small: a shard links a file of its own, and writes its part of another anew.
 - Counter rows sort first: they carry the encoders' counts, or an encoder's failure, beside the data through the shuffle, where a repeated
   task repeats them together with its rows.
 - A file is uploaded under a name that no other attempt has, after it was read back; its local copy goes, whatever happens.
@@ -17,7 +18,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 from uuid import uuid4
 
@@ -26,22 +26,27 @@ import pyarrow as pa
 from pyspark import TaskContext
 
 from pipeline.format.errors import DataError, RedkvError
-from pipeline.format.keys import parse_key
+from pipeline.format.keys import parse_key, slot_bounds
 from pipeline.format.layout import sst_key
-from pipeline.format.manifest import ManifestFile, ManifestSample
+from pipeline.format.manifest import ManifestFile, ManifestSample, Whole
 from pipeline.format.records import HexBytes, Record
 from pipeline.format.slots import SlotRange
 from pipeline.format.values import Flag, canonical_reply, expiry_ms
 from pipeline.store import ObjectStore
+from udtf.base import Base
+from udtf.difference import Difference, Parts, apart
 from udtf.entries import EntryBatch
 from udtf.fold import Chunk, ElementFold, Tally, fold_rows
+from udtf.folders import task_folder
 from udtf.placement import Placement
 from udtf.rocks import Scratch
 from udtf.rows import COUNTER_KEY, ELEMENT, IKEY, PARTITION, VALUE, Counters
 from udtf.sst import FileFacts, SstFile
 
+SHARD_FILE_RAW_BYTES_MIN = 1 << 20  # below that, a file of its own costs the store more than the shards that share one
 FILE_RAW_BYTES = 64 << 20  # cut a file at so many bytes before compression: small enough to repeat, large enough to list
 SAMPLES_PER_FILE = 4
+UNCHANGED_SAMPLES = 16  # per task of a delta, beside those of its files
 
 
 class SplitCount(Record):
@@ -53,12 +58,13 @@ class SplitCount(Record):
 
 
 class Folded(Record):
-    """What became of one task's rows."""
+    """What became of one task's rows; of a delta that was compared, `whole` is what the version holds in all."""
 
     task: int
     stored: int
     duplicates: int
     deleted: int
+    whole: Whole | None = None
     splits: tuple[SplitCount, ...] = ()
 
 
@@ -87,7 +93,10 @@ class Uploads(Protocol):
 
 @dataclass(frozen=True)
 class PartitionTask:
-    """What all tasks of a build share. `expiry_ms` is of collections made of rows; other values bring theirs. `last`: settle duplicates."""
+    """What all tasks of a build share. `expiry_ms` is of collections made of rows; other values bring theirs. `last`: settle duplicates;
+    `deletes`: keep what removes a key. A `delta` has files of puts and files of deletes; with a `base`, what differs from that, else all of
+    a table of changes. `shard_borders`: the slots where shards begin, as far as anybody knows.
+    """
 
     store_url: str
     dataset: str
@@ -96,7 +105,12 @@ class PartitionTask:
     placement: Placement
     expiry_ms: int | None = None
     last: bool = False
+    deletes: bool = False
+    delta: bool = False
+    base: Base | None = None
+    shard_borders: tuple[int, ...] = ()
     file_raw_bytes: int = FILE_RAW_BYTES
+    shard_file_raw_bytes_min: int = SHARD_FILE_RAW_BYTES_MIN
     attempts_max: int = 1
     open_store: Callable[[str], Uploads] = ObjectStore
 
@@ -110,9 +124,10 @@ class PartitionTask:
         try:
             rows = _Rows(batches)
             yield from rows.counters()
-            if rows.task is not None:
-                with TemporaryDirectory(prefix="redkv-sst-") as folder:
-                    yield from self._files(rows, rows.task, Path(folder))
+            task = rows.task if rows.task is not None or self.base is None else rows.anchor  # what the base has must go, if no row is left
+            if task is not None:
+                with task_folder("redkv-sst-") as folder:
+                    yield from self._files(rows, task, Path(folder))
         except RedkvError as failed:
             if not isinstance(failed, DataError) and self._attempt() < self.attempts_max:
                 raise
@@ -128,29 +143,51 @@ class PartitionTask:
         tally = Tally()
         store = self.open_store(self.store_url)
         with Scratch(folder / "scratch") as scratch:
-            for index, cut in enumerate(self._cuts(self._entries(rows, tally, scratch), folder)):
+            entries = self._entries(rows, tally, scratch)
+            cuts = self._cuts(entries, folder) if not self.delta else self._delta_cuts(entries, task, tally, folder)
+            for index, cut in enumerate(cuts):
                 yield self.upload(store, cut, sst_key(self.dataset, self.version, self.build_id, task, attempt, index))
-        yield Written(folded=_folded(task, tally))
+        yield Written(folded=_folded(task, tally), samples=self._of_difference(tally))
+
+    def _delta_cuts(self, entries: Iterable[EntryBatch], task: int, tally: Tally, folder: Path) -> Iterator[Cut]:
+        """What differs, as files: of each sort one is open at a time."""
+        if self.base is None:
+            yield from self._apart_cuts(apart(entries), folder)
+            return
+        with self.base.entries_of(task, self.placement, folder / "base") as before:
+            tally.difference = difference = Difference(before)
+            yield from self._apart_cuts(difference.of(entries), folder)
+
+    def _apart_cuts(self, parts: Iterable[Parts], folder: Path) -> Iterator[Cut]:
+        sorts = self._cutting(folder), self._cutting(folder)
+        for both in parts:
+            for sort, part in zip(sorts, both, strict=True):
+                if part is not None:
+                    yield from sort.add(part)
+        for sort in sorts:
+            yield from sort.end()
+
+    def _cutting(self, folder: Path) -> _Cutting:
+        return _Cutting(self, folder)
+
+    def _of_difference(self, tally: Tally) -> tuple[ManifestSample, ...]:
+        """Some keys that are as in the base: they are read as well, so that what is laid over shows what it covers."""
+        found = tally.difference.unchanged if tally.difference else []
+        small = [(key, value) for key, value in found if not value[1] & Flag.BIG]
+        return tuple(_sample(key, value) for key, value in small[:: max(1, len(small) // UNCHANGED_SAMPLES)][:UNCHANGED_SAMPLES])
 
     def _entries(self, rows: _Rows, tally: Tally, scratch: Scratch) -> Iterator[EntryBatch]:
         if not rows.elements:
-            return fold_rows(rows.chunks(), tally, last=self.last)
-        fold = ElementFold(self.placement.kind, self.expiry_ms, self.placement.version, scratch, tally)
+            return fold_rows(rows.chunks(), tally, last=self.last, deletes=self.deletes)
+        fold = ElementFold(self.placement.kind, self.expiry_ms, self.placement.version, scratch, tally, deletes=self.deletes)
         return fold.entries(rows.element_rows(), last=self.last)
 
     def _cuts(self, entries: Iterable[EntryBatch], folder: Path) -> Iterator[Cut]:
-        """Entries as files; each is handed out full, before the next one is opened."""
-        fences = self.placement.fences
-        cut: Cut | None = None
+        """Entries as files."""
+        cutting = self._cutting(folder)
         for batch in entries:
-            for part in _between(fences, batch):
-                if cut and (cut.file.raw_bytes >= self.file_raw_bytes or _is_between(fences, cut.file.largest, part.smallest)):
-                    yield cut
-                    cut = None
-                cut = cut or Cut(SstFile(folder / f"{uuid4().hex}.sst"))
-                cut.add(part)
-        if cut is not None:
-            yield cut
+            yield from cutting.add(batch)
+        yield from cutting.end()
 
     @staticmethod
     def upload(store: Uploads, cut: Cut, key: str) -> Written:
@@ -159,6 +196,37 @@ class PartitionTask:
         store.upload(facts.path, key, facts.sha256)
         facts.path.unlink()
         return Written(file=_manifest_file(facts, key), samples=tuple(cut.samples))
+
+
+class _Cutting:
+    """Entries as files; each is handed out full, before the next one is opened."""
+
+    def __init__(self, task: PartitionTask, folder: Path) -> None:
+        self._task, self._folder = task, folder
+        self._fences, self._borders = task.placement.fences, [slot_bounds(slot, slot)[0] for slot in task.shard_borders]
+        self._all = sorted({*self._fences, *self._borders})
+        self._cut: Cut | None = None
+
+    def add(self, batch: EntryBatch) -> Iterator[Cut]:
+        """Append entries; the files that they fill."""
+        for part in _between(self._all, batch):
+            if self._cut and self._ends(self._cut, part):
+                yield self._cut
+                self._cut = None
+            self._cut = self._cut or Cut(SstFile(self._folder / f"{uuid4().hex}.sst"))
+            self._cut.add(part)
+
+    def end(self) -> Iterator[Cut]:
+        """The last file."""
+        if self._cut is not None:
+            yield self._cut
+
+    def _ends(self, cut: Cut, part: EntryBatch) -> bool:
+        """Whether a file ends before these entries."""
+        ends = cut.file.largest, part.smallest
+        if cut.file.raw_bytes >= self._task.file_raw_bytes or _is_between(self._fences, *ends):
+            return True
+        return cut.file.raw_bytes >= self._task.shard_file_raw_bytes_min and _is_between(self._borders, *ends)
 
 
 def _between(fences: Sequence[bytes], batch: EntryBatch) -> Iterator[EntryBatch]:
@@ -188,7 +256,7 @@ class Cut:
     def add(self, entries: EntryBatch) -> None:
         """Append entries."""
         self.file.add(entries)
-        metas = np.flatnonzero(entries.is_meta)
+        metas = np.flatnonzero(entries.is_meta & ~entries.is_delete)
         for at in metas[:: max(1, len(metas) // SAMPLES_PER_FILE)]:
             key, value = entries.keys[int(at)].as_py(), entries.values[int(at)].as_py()
             if len(self.samples) < SAMPLES_PER_FILE and not value[1] & Flag.BIG:
@@ -208,7 +276,7 @@ def _manifest_file(facts: FileFacts, key: str) -> ManifestFile:
         largest=facts.largest,
         keys=facts.keys,
         entries=facts.entries,
-        deletes=0,
+        deletes=facts.deletes,
         bytes=facts.bytes,
         sha256=facts.sha256,
         content_digest=facts.content_digest,
@@ -217,7 +285,8 @@ def _manifest_file(facts: FileFacts, key: str) -> ManifestFile:
 
 def _folded(task: int, tally: Tally) -> Folded:
     splits = (SplitCount(user_key=key, elements=tally.split[key], ranks=tally.split_ranks[key]) for key in tally.split | tally.split_ranks)
-    return Folded(task=task, stored=tally.stored, duplicates=tally.duplicates, deleted=tally.deleted, splits=tuple(splits))
+    whole = tally.difference.whole if tally.difference else None
+    return Folded(task=task, stored=tally.stored, duplicates=tally.duplicates, deleted=tally.deleted, whole=whole, splits=tuple(splits))
 
 
 class _Rows:
@@ -227,12 +296,15 @@ class _Rows:
         self._batches = (batch for batch in batches if batch.num_rows)
         self._rest: list[pa.RecordBatch] = []
         self.task: int | None = None
+        self.anchor: int | None = None  # the task, if counters are all that it gets
         self.elements = False
 
     def counters(self) -> Iterator[Written]:
         """The counter rows; an encoder's failure among them is raised."""
         for batch in self._batches:
             keys, taken = batch.column(IKEY), 0
+            self.anchor = batch.column(PARTITION)[0].as_py()
+            self.elements = ELEMENT in batch.schema.names
             while taken < len(keys) and keys[taken].as_py() == COUNTER_KEY:
                 record = json.loads(batch.column(VALUE)[taken].as_py())
                 if "error" in record:
@@ -240,8 +312,7 @@ class _Rows:
                 yield Written(counters=Counters.model_validate(record))
                 taken += 1
             if taken < len(keys):
-                self.task = batch.column(PARTITION)[0].as_py()
-                self.elements = ELEMENT in batch.schema.names
+                self.task = self.anchor
                 self._rest = [batch.slice(taken)]
                 return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -18,6 +18,8 @@ from rocksdict import (
     WriteBatch,
     WriteOptions,
 )
+
+from pipeline.format.errors import IntegrityError
 
 BLOOM_BITS_PER_KEY = 10  # 1 % false positives, RocksDB's usual choice: a read of an absent key touches no data block
 BLOCK_BYTES = 4 << 10  # RocksDB's default; point reads, not scans, are what the shards serve
@@ -43,10 +45,17 @@ class SstReader:
     """One file as RocksDB reads it: which keys it has, and its entries in order. A context manager.
 
     RocksDB has no reader for single files here, so `link`, a hard link that goes, is moved into a database of its own in `folder`.
+
+    Raises:
+        IntegrityError: RocksDB can't read it.
     """
 
     def __init__(self, link: Path, folder: Path) -> None:
+        table = BlockBasedOptions()
+        table.disable_cache()  # every block is read once
         options = Options(raw_mode=True)
+        options.set_block_based_table_factory(table)
+        options.set_allow_mmap_reads(True)
         options.create_if_missing(True)
         options.set_disable_auto_compactions(True)
         self._database = Rdict(str(folder), options=options)
@@ -55,8 +64,10 @@ class SstReader:
         try:
             self._database.ingest_external_file([str(link)], moving)
             (file,) = self._database.live_files()
-        except BaseException:
+        except BaseException as refused:
             self._database.close()
+            if type(refused) is Exception:  # all that rocksdict ever says
+                raise IntegrityError(f"RocksDB can't read {link.name}: {refused}", file=link.name) from refused
             raise
         self.smallest, self.largest = cast("tuple[bytes, bytes]", (file["start_key"], file["end_key"]))
         self.entries = cast("int", file["num_entries"])
@@ -70,6 +81,47 @@ class SstReader:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries; block checksums are verified."""
         return cast("Iterator[tuple[bytes, bytes]]", iter(self._database.items()))  # raw mode gives bytes
+
+
+class LayeredReader:
+    """Files of versions that lie on each other, read as one: what a reader of the last one gets. A context manager.
+
+    Raises:
+        IntegrityError: RocksDB can't read them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_disable_auto_compactions(True)
+        self._database = Rdict(str(folder), options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._database.close()
+
+    def lay(self, puts: Sequence[Path], deletes: Iterable[bytes]) -> None:
+        """Lay a version over what is there; its files go."""
+        moving = IngestExternalFileOptions()
+        moving.set_move_files(True)
+        try:
+            batch = WriteBatch(raw_mode=True)
+            for key in deletes:
+                batch.delete(key)
+            self._database.write(batch)
+            if puts:
+                self._database.ingest_external_file([str(one) for one in puts], moving)
+        except Exception as refused:  # rocksdict raises bare Exception
+            raise IntegrityError(f"RocksDB can't read the files of a base: {refused}") from refused
+
+    def entries(self, first: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """The entries from `first` to before `end`, or to the last one."""
+        for key, value in cast("Iterator[tuple[bytes, bytes]]", self._database.items(from_key=cast("Any", first))):
+            if end is not None and key >= end:
+                return
+            yield key, value
 
 
 class Scratch:

@@ -5,7 +5,7 @@
     row      := [partition] ikey [element] value [order]
     ikey     := the internal key of an entry; for rows that are elements, of the meta that they belong to
     element  := the field or member of a row that is one of many of its key; empty where `ikey` names the element itself (split keys)
-    value    := a meta value; for elements, a field's value or a sortable score; NULL if the row marks a delete
+    value    := a meta value; for elements, a field's value or a sortable score; NULL if the row marks a delete, or a field without value
     order    := the column of on_duplicate.last_by, as it is
     counters := a row with an empty ikey: it sorts first, and carries as JSON what one encoder task counted, or how it failed
 """
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
+from pyspark import TaskContext
 
 from pipeline.format.records import Record
 
@@ -69,6 +69,10 @@ class RowSchema:
         return self.arrow.insert(0, pa.field(PARTITION, pa.int32()))
 
     def counter_row(self, note: str) -> pa.RecordBatch:
-        """The row that carries a task's counters, or its failure. Its element is of no other row, so that nothing groups two of them."""
-        row: dict[str, list[Any]] = {IKEY: [COUNTER_KEY], ELEMENT: [uuid4().bytes], VALUE: [note.encode()], ORDER: [None]}
+        """The row that carries a task's counters, or its failure. Its element is the task's number: no other task has it, so nothing groups
+        two of them, and every attempt of this one has it, so none is shuffled elsewhere.
+        """
+        context = TaskContext.get()
+        element = (context.partitionId() if context else 0).to_bytes(4)
+        row: dict[str, list[Any]] = {IKEY: [COUNTER_KEY], ELEMENT: [element], VALUE: [note.encode()], ORDER: [None]}
         return pa.RecordBatch.from_pydict({name: row[name] for name in self.arrow.names}, schema=self.arrow)

@@ -1,61 +1,106 @@
-"""A cheap look at the keys before the build: one pass over the key's columns in the JVM, a few rows to Python.
+"""A cheap look at the table before the build: its rows are counted, and of an even sample the keys and the bytes of the rows are drawn.
 
-Every row draws a number; those with the smallest are the sample, of exactly the size that is wanted, and the largest number drawn among
-them tells how many rows there are.
+Nothing but the sample is gathered anywhere, whatever the table's size. Values stay where they are: their bytes are counted there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own convention
+from pyspark.sql.types import BinaryType, StringType
 
 from pipeline.format.keys import element_version
 from pipeline.format.values import ValueType
 from pipeline.spec import DatasetSpec
+from pipeline.template import Template
 from udtf.encode import Encoder
 from udtf.placement import SPLIT_ROWS_MIN, Placement, even_borders, place_elements
 
 SAMPLE_ROWS_PER_TASK = 100  # a task's share is then off by a tenth or so
 SAMPLE_ROWS_MIN, SAMPLE_ROWS_MAX = 20_000, 1_000_000  # the latter are some 100 MB on the driver
 SEED = 20_117  # any: the same table gives the same borders
+PLAIN_BYTES = 24  # what a number, a date or a moment becomes, at most about
 
-_DRAWN = "${drawn}"  # a name that no template can use
+_WIDTH = "${width}"  # a name that no template can use
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Some rows of a table, and about how many it has (exactly, if all are here)."""
+    """Some rows of a table, the bytes that each comes to as a whole, and how many rows the table has."""
 
     batches: list[pa.RecordBatch]
-    rows_estimate: float
+    widths: list[int]
+    rows: int
+
+    @property
+    def widest(self) -> int:
+        """The most that one of them comes to."""
+        return max(self.widths, default=0)
 
 
-def draw(source: DataFrame, columns: tuple[str, ...], rows: int) -> Sample:
-    """Evenly drawn rows with these columns."""
-    drawn = source.select(*(F.col(f"`{name}`") for name in columns), F.rand(SEED).alias(_DRAWN)).orderBy(_DRAWN).limit(rows).toArrow()
-    estimate = float(drawn.num_rows)
-    if drawn.num_rows == rows:
-        estimate = rows / max(drawn.column(_DRAWN)[-1].as_py(), 1 / (1 << 52))
-    return Sample(drawn.drop_columns([_DRAWN]).combine_chunks().to_batches(), estimate)
+def draw(source: DataFrame, columns: Sequence[str], rows: int, needed: Sequence[str] = (), counted: str | None = None) -> Sample:
+    """About so many rows, evenly drawn, with these columns; all if there are no more. Those that lack a `needed` column are left out; in
+    `counted` sizes stand for the values.
+    """
+    total = source.count()
+    some = source if total <= rows else source.where(F.rand(SEED) < rows / total)
+    for name in needed:
+        some = some.where(F.col(f"`{name}`").isNotNull())
+    wanted = [_size(source, name).alias(name) if name == counted else F.col(f"`{name}`") for name in columns]
+    drawn = some.select(*wanted, _width(source).alias(_WIDTH)).toArrow()
+    widths = drawn.column(_WIDTH).to_pylist()
+    return Sample(drawn.drop_columns([_WIDTH]).combine_chunks().to_batches(), widths, total)
+
+
+def _width(source: DataFrame) -> Column:
+    """The bytes of a row: names, as a hash of one row has them, and values."""
+    sizes = (F.coalesce(_size(source, name), F.lit(0)) + len(name) for name in source.columns)
+    return reduce(add, sizes, F.lit(0)).cast("long")
+
+
+def _size(source: DataFrame, name: str) -> Column:
+    """The bytes of one value; NULL for NULL."""
+    column = F.col(f"`{name}`")
+    if isinstance(source.schema[name].dataType, StringType | BinaryType):
+        return F.octet_length(column)
+    return F.when(column.isNotNull(), F.lit(PLAIN_BYTES))
 
 
 def plan_placement(
     source: DataFrame, spec: DatasetSpec, encoder: Encoder, version: str, tasks: int, split_rows_min: int = SPLIT_ROWS_MIN
-) -> Placement:
-    """Where `tasks` tasks of even work begin and end."""
+) -> tuple[Placement, int | None]:
+    """Where `tasks` tasks of even work begin and end; and the sample's widest row, if there is a sample."""
     kind = ValueType[spec.type.upper()]
     whole = Placement(kind, element_version(version))
     if tasks == 1:
-        return whole
+        return whole, None
     rows = min(max(SAMPLE_ROWS_PER_TASK * tasks, SAMPLE_ROWS_MIN), SAMPLE_ROWS_MAX)
-    key_columns = tuple(dict.fromkeys(spec.key_template.columns))
     if not spec.has_elements:
-        sample = draw(source, key_columns, rows)
+        key_columns = tuple(dict.fromkeys(spec.key_template.columns))
+        sample = draw(source, key_columns, rows, needed=key_columns)
         ikeys = [ikey for batch in sample.batches for ikey in encoder.ikeys(batch).to_pylist()]
-        return replace(whole, borders=even_borders(sorted(ikeys), tasks))
-    sample = draw(source, tuple(source.columns), rows)
+        return replace(whole, borders=even_borders(zip(ikeys, sample.widths, strict=True), tasks)), sample.widest
+    counted = _value_alone(spec)
+    sample = draw(source, source.columns, rows, counted=counted)
     encoded = [encoder.encode(batch).batch for batch in sample.batches]
-    return place_elements(whole, encoded, encoder.schema, tasks, sample.rows_estimate, split_rows_min)
+    weigh = _told if counted else pc.binary_length
+    return place_elements(whole, encoded, encoder.schema, tasks, sample.rows, split_rows_min, weigh), sample.widest
+
+
+def _value_alone(spec: DatasetSpec) -> str | None:
+    """The column of the values of a hash of many rows, if it is nothing else."""
+    value = spec.hash.value if spec.hash else None
+    elements = Template.parse(spec.element).columns if spec.element else ()
+    return value if value not in {*spec.key_template.columns, *elements, *spec.rule_columns} else None
+
+
+def _told(values: pa.Array) -> pa.Array:
+    """Sizes that stand for values, and were made texts as these are."""
+    return values.cast(pa.string()).cast(pa.int32())

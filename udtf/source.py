@@ -34,6 +34,7 @@ from udtf.rows import RowSchema
 
 JSON_COLUMN = "${json}"  # a string of several columns travels under a name that no template can use
 
+
 # to_json would tell instants in the session's time zone and drop what is below a millisecond
 JSON_OPTIONS = {
     "timeZone": "UTC",
@@ -44,6 +45,7 @@ JSON_OPTIONS = {
 _PLAIN = (StringType, BinaryType, BooleanType, DateType, TimestampType, TimestampNTZType, NumericType)
 _ORDERED = (NumericType, StringType, DateType, TimestampType, TimestampNTZType)
 _NESTED = (ArrayType, MapType, StructType)
+_JSON_KEYS = (StringType, IntegralType, BooleanType)  # of others, to_json writes what Java's toString makes of Spark's inner form
 
 
 def read_source(spark: SparkSession, spec: DatasetSpec, version: str) -> DataFrame:
@@ -123,7 +125,7 @@ def _check_columns(spec: DatasetSpec, fields: dict[str, StructField]) -> None:
         if not isinstance(found, kinds):
             raise SpecError(f"field {where}: column {name} is {found.simpleString()}: name a {wanted} column", column=name)
     for name in columns_of(spec, fields):
-        _check_type(name, fields[name].dataType)
+        check_type(name, fields[name].dataType)
 
 
 def _typed_columns(spec: DatasetSpec) -> Iterator[tuple[str, str, tuple[type[DataType], ...], str]]:
@@ -140,16 +142,42 @@ def _typed_columns(spec: DatasetSpec) -> Iterator[tuple[str, str, tuple[type[Dat
         yield "on_duplicate.last_by", spec.last_by, _ORDERED, "number, text, DATE or TIMESTAMP"
 
 
-def _check_type(name: str, kind: DataType) -> None:
+def check_type(name: str, kind: DataType) -> None:
+    """Refuse a column whose type has no text form.
+
+    Raises:
+        SpecError: by column and type.
+    """
     if not isinstance(kind, (*_PLAIN, *_NESTED)):
         message = (
             f"column {name} has the type {kind.simpleString()}, which has no text form (docs/types.md): leave it out, or cast it in a view"
         )
         raise SpecError(message, column=name, type=kind.simpleString())
+    for key in _map_keys(kind):
+        if not isinstance(key, _JSON_KEYS):
+            message = (
+                f"column {name} has the type {kind.simpleString()}, and {key.simpleString()} keys of a MAP have no stable text in JSON "
+                f"(docs/types.md): leave it out, or make them text in a view, as transform_keys({name}, (k, v) -> string(k)) does"
+            )
+            raise SpecError(message, column=name, type=kind.simpleString(), key_type=key.simpleString())
+
+
+def _map_keys(kind: DataType) -> Iterator[DataType]:
+    """The types of the keys of all MAPs that a type has in it."""
+    match kind:
+        case MapType():
+            yield kind.keyType
+            yield from _map_keys(kind.keyType)
+            yield from _map_keys(kind.valueType)
+        case ArrayType():
+            yield from _map_keys(kind.elementType)
+        case StructType():
+            for field in kind.fields:
+                yield from _map_keys(field.dataType)
 
 
 def _as_sent(field: StructField) -> Column:
     column = F.col(f"`{field.name}`")
     if isinstance(field.dataType, _NESTED):
-        column = F.to_json(column, JSON_OPTIONS)
+        return F.to_json(column, JSON_OPTIONS).alias(field.name)
     return column.alias(field.name)

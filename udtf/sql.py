@@ -8,6 +8,7 @@
 
 Rules:
 - The functions of a session belong to one build: `register_functions` checks the spec, draws the sample, and makes them anew for another.
+- A finished version is not built again: `register_functions` looks for its manifest first, as `build_version` does.
 - What they write is what `udtf.build` writes, by the same code.
 - Spark hands a function its rows batch by batch, and wants none held: a partition's rows wait on the task's disk until its last has come.
 """
@@ -18,21 +19,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, NoReturn, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import arrow_udtf
 from pyspark.sql.udtf import UserDefinedTableFunction
 
 from pipeline.format.errors import DataError, RedkvError
 from pipeline.format.layout import manifest_key
+from pipeline.format.manifest import Manifest
 from pipeline.spec import DatasetSpec, check_version
 from pipeline.store import ObjectStore
-from udtf.build import Plan, assemble, encode_all, plan_build, publish
+from udtf.build import Plan, assemble, encode_all, finished_manifest, plan_build, publish
+from udtf.folders import task_folder
 from udtf.partition import PartitionTask, Written
 from udtf.rows import Counters
 from udtf.split import split_metas
@@ -45,17 +48,25 @@ COMMITTED_DDL = "manifest_key string, build_id string, keys bigint, entries bigi
 
 _WRITTEN = "written"
 
+_log = structlog.get_logger("udtf")
+
 
 def register_functions(
     spark: SparkSession, spec: DatasetSpec, version: str, store: ObjectStore, clock: Callable[[], float] = time.time
 ) -> str:
-    """Make the three functions and the view of the source for one build; the statement that runs the whole of it.
+    """Make the three functions and the view of the source for one build; the statement that runs the whole of it. Of a version that is
+    finished, one that does nothing and says so; there are no functions then.
 
     Raises:
         SpecError: the spec does not fit the table.
         DataError: a row of the sample can't become a key, or there is no row.
     """
     check_version(version)
+    finished = finished_manifest(store, spec.dataset, version)
+    if finished is not None:
+        _log.info("finished already", dataset=spec.dataset, version=version, build_id=finished.build_id)
+        _unregister(spark)
+        return _said(finished)
     plan = plan_build(spark, spec, version, store.root, int(clock() * 1000))
     if plan.source.isEmpty():
         _refuse_empty(spec, plan)
@@ -69,6 +80,21 @@ def register_functions(
     encoded = f"SELECT * FROM {ENCODE}(TABLE({SOURCE_VIEW}))"  # noqa: S608 -- names of this module
     written = f"SELECT * FROM {BULK_LOAD}(TABLE({encoded}) PARTITION BY partition ORDER BY ({order}))"  # noqa: S608 -- names of this module
     return f"SELECT * FROM {COMMIT}(TABLE({written}) WITH SINGLE PARTITION)"  # noqa: S608 -- names of this module
+
+
+def _unregister(spark: SparkSession) -> None:
+    """None of another build must stay, or whoever calls them one by one would run that build for this one."""
+    for name in (ENCODE, BULK_LOAD, COMMIT):
+        spark.sql(f"DROP TEMPORARY FUNCTION IF EXISTS {name}")
+    spark.catalog.dropTempView(SOURCE_VIEW)
+
+
+def _said(finished: Manifest) -> str:
+    """What `redkv_commit` would say of a version that was there, without any work."""
+    totals = finished.totals
+    numbers = (f"{number}L AS {name}" for name, number in (("keys", totals.keys), ("entries", totals.entries), ("bytes", totals.bytes)))
+    key = manifest_key(finished.dataset, finished.version)
+    return f"SELECT '{key}' AS manifest_key, '{finished.build_id}' AS build_id, {', '.join(numbers)}, true AS existed"
 
 
 def _refuse_empty(spec: DatasetSpec, plan: Plan) -> NoReturn:
@@ -165,7 +191,7 @@ class Spool:
     """Batches that come one by one, on disk until all are there."""
 
     def __init__(self) -> None:
-        self._folder = TemporaryDirectory(prefix="redkv-spool-")
+        self._folder = task_folder("redkv-spool-")
         self._path = Path(self._folder.name) / "rows.arrow"
         self._file: IO[bytes] | None = None
         self._writer: pa.RecordBatchStreamWriter | None = None

@@ -9,9 +9,11 @@ import hashlib
 import os
 from collections import deque
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, repeat
+from operator import eq, setitem
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from pipeline.format.digest import ContentDigest
 from pipeline.format.errors import CountMismatchError, IntegrityError
@@ -21,13 +23,16 @@ from udtf.rocks import SstReader, sst_writer
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a finished file holds; `keys` counts metas, `sha256` and `bytes` are of the file, `content_digest` of its entries."""
+    """What a finished file holds; `keys` counts metas, `entries` what is put, `deletes` the rest, `sha256` and `bytes` are of the file,
+    `content_digest` of its entries.
+    """
 
     path: Path
     smallest: bytes
     largest: bytes
     keys: int
     entries: int
+    deletes: int
     bytes: int
     sha256: str
     content_digest: str
@@ -55,7 +60,8 @@ class SstFile:
             IntegrityError: RocksDB refused one, most likely because keys do not grow.
         """
         try:
-            deque(map(self._writer.__setitem__, entries.keys.to_pylist(), entries.values.to_pylist()), maxlen=0)  # the loop runs in C
+            written = entries.keys.to_pylist(), entries.values.to_pylist()
+            deque(map(setitem, repeat(cast("Any", self._writer)), *written), maxlen=0)  # the loop runs in C
         except Exception as refused:  # rocksdict raises bare Exception
             raise IntegrityError(f"RocksDB refused an entry of {self.path.name}: {refused}", file=self.path.name) from refused
         self._batches.append(entries)
@@ -69,12 +75,14 @@ class SstFile:
             CountMismatchError, IntegrityError: what was read is not what was written.
         """
         self._writer.finish()
+        deletes = sum(int(batch.is_delete.sum()) for batch in self._batches)
         facts = FileFacts(
             path=self.path,
             smallest=self._batches[0].smallest,
             largest=self.largest,
-            keys=sum(int(batch.is_meta.sum()) for batch in self._batches),
-            entries=sum(map(len, self._batches)),
+            keys=sum(int((batch.is_meta & ~batch.is_delete).sum()) for batch in self._batches),
+            entries=sum(map(len, self._batches)) - deletes,
+            deletes=deletes,
             bytes=self.path.stat().st_size,
             sha256=_sha256(self.path),
             content_digest=self._digest.hexdigest(),
@@ -89,12 +97,14 @@ class SstFile:
             with SstReader(link, Path(folder) / "db") as reader:
                 if (reader.smallest, reader.largest) != (facts.smallest, facts.largest):
                     raise IntegrityError(f"{self.path.name} has another first or last key than was written", file=self.path.name)
-                if reader.entries != facts.entries:
-                    message = f"{self.path.name} reads back {reader.entries} entries, {facts.entries} were written"
-                    raise CountMismatchError(message, file=self.path.name, found=reader.entries, promised=facts.entries)
-                entries = reader.items()
+                written_entries = facts.entries + facts.deletes
+                if reader.entries != written_entries:
+                    message = f"{self.path.name} reads back {reader.entries} entries, {written_entries} were written"
+                    raise CountMismatchError(message, file=self.path.name, found=reader.entries, promised=written_entries)
+                entries = chain(reader.items(), repeat(None))
                 for batch in self._batches:
-                    if b"".join(chain.from_iterable(islice(entries, len(batch)))) != batch.joined():
+                    written = zip(batch.keys.to_pylist(), batch.values.to_pylist(), strict=True)
+                    if not all(map(eq, written, entries)):  # one by one: a pair that is gone makes room for the next
                         raise IntegrityError(f"{self.path.name} reads back other entries than were written", file=self.path.name)
 
 

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from shutil import rmtree, which
-from time import perf_counter
-from types import FrameType
 from typing import Any
 
 from redis.cluster import RedisCluster
@@ -29,13 +24,13 @@ from examples.nycflights import data
 from examples.nycflights.compare import absent, compare, connect
 from examples.nycflights.expected import DATASETS, Expected
 from examples.nycflights.report import Compared, console, print_comparison, print_loads, print_readers
+from examples.nycflights.running import DemoError, create_tables, end_on_signal, run, timed
 from examples.nycflights.traffic import LIVE_KEYS, Seen, Traffic, Versions, live_key, live_value
 from pipeline.format.errors import RedkvError, UsageError
 from pipeline.stack.local import Stack
 
 SPECS = Path(__file__).parent
 FOLDER = SPECS.parents[1] / "build" / "demo"  # removed at the start and at the end of every run
-TABLES_S_MAX = 300.0
 LOAD_S_MAX = 600.0
 COMMAND_S_MAX = 60.0
 READS_ALONE = 4_000  # of a phase without a load: enough for a p99, a few seconds
@@ -49,10 +44,6 @@ SHOWN = (
     ("HGETALL", "flight:2013-01-01T10:00:00Z:UA:1545"),
     ("GET", "airport:JFK"),
 )
-
-
-class DemoError(Exception):
-    """The demo found something wrong; the message says what."""
 
 
 class Demo:
@@ -70,9 +61,9 @@ class Demo:
         Raises:
             DemoError, RedkvError: something failed or differs.
         """
-        with _timed("The cluster is up: S3, Hive metastore, 3 nodes with 2 shards and a sidecar each"):
+        with timed("The cluster is up: S3, Hive metastore, 3 nodes with 2 shards and a sidecar each"):
             self.stack.start()
-        with _timed("The Hive tables are there: flights (ORC, by month), planes (Parquet, by day), airports (ORC)"):
+        with timed("The Hive tables are there: flights (ORC, by month), planes (Parquet, by day), airports (ORC)"):
             self._create_tables()
         host, port = self.address
         with connect(host, port) as cluster:
@@ -81,7 +72,7 @@ class Demo:
             with Traffic(host, port, self._traffic_keys(), SEED) as traffic:
                 self._load_all(traffic)
                 seen = traffic.finish()
-            with _timed("Every row was compared"):
+            with timed("Every row was compared"):
                 compared = [self._compare(cluster, dataset) for dataset in DATASETS]
         self._show_commands()
         print_loads(self.loads)
@@ -96,12 +87,7 @@ class Demo:
         return shard.host, shard.port
 
     def _create_tables(self) -> None:
-        log = self.folder / "tables.log"
-        command = [sys.executable, "-m", "examples.nycflights.tables", "--csv", str(self.folder / "csv"), "--config", str(self.config)]
-        with log.open("wb") as output:
-            status, _ = _run(command, TABLES_S_MAX, stdout=output, stderr=subprocess.STDOUT)
-        if status:
-            raise DemoError(f"the tables could not be created: see {log}")
+        create_tables(self.folder / "csv", self.config, self.folder / "tables.log")
 
     @property
     def config(self) -> Path:
@@ -123,7 +109,7 @@ class Demo:
         traffic.measure("all is swapped", READS_ALONE)
 
     def _load(self, dataset: str, day: str) -> None:
-        with _timed(f"{dataset} {day} is active"):
+        with timed(f"{dataset} {day} is active"):
             self.loads.append(self._redkv_load(dataset, day))
 
     def _redkv_load(self, dataset: str, day: str) -> dict[str, Any]:
@@ -132,7 +118,7 @@ class Demo:
     def _redkv(self, *arguments: str, timeout_s: float = COMMAND_S_MAX) -> dict[str, Any]:
         """A command of the real command line; its progress goes to this terminal, its JSON answer comes back."""
         command = [_redkv_path(), "--config", str(self.config), *arguments, "--output", "json"]
-        status, output = _run(command, timeout_s, stdout=subprocess.PIPE)
+        status, output = run(command, timeout_s, stdout=subprocess.PIPE)
         if status:
             raise DemoError(f"`{shlex.join(command)}` ended with {status}")
         answer: dict[str, Any] = json.loads(output)
@@ -201,33 +187,11 @@ class Demo:
             raise DemoError(f"{mismatches} mismatches, {seen.failed} client errors or wrong replies")
 
 
-@contextmanager
-def _timed(what: str) -> Iterator[None]:
-    begin = perf_counter()
-    yield
-    console.print(f"[green]done[/] {what} ({perf_counter() - begin:.1f} s)")
-
-
-def _run(command: list[str], timeout_s: float, **streams: Any) -> tuple[int, bytes]:
-    """A process with all that it starts, which ends with this call whatever happens; its exit code and captured output."""
-    with subprocess.Popen(command, start_new_session=True, **streams) as process:
-        try:
-            output, _ = process.communicate(timeout=timeout_s)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return process.returncode, output or b""
-
-
 def _redkv_path() -> str:
     found = which("redkv", path=str(Path(sys.executable).parent))
     if found is None:
         raise UsageError("the command redkv is not installed beside this Python: run `make env`")
     return found
-
-
-def _stop_on_signal(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _say_how_to_go_on(demo: Demo) -> None:
@@ -244,7 +208,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Load real tables into a local cluster under client traffic, and compare every row.")
     parser.add_argument("--keep", action="store_true", help="leave the stack running at the end")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _stop_on_signal)
+    end_on_signal()
     demo = Demo(FOLDER)
     if demo.stack.exists:
         demo.stack.remove()  # of a run that was kept

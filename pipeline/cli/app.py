@@ -6,6 +6,7 @@ interruption leaves is said by the command that it met.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli import cluster, garbage, keys, loading, stack, status
+from pipeline.cli import cluster, control, garbage, inspecting, keys, loading, node, stack, status, swapping, verifying, versions
 from pipeline.format.errors import RedkvError
 
 app = typer.Typer(
@@ -35,18 +36,32 @@ def root(
     config: Annotated[
         Path | None, typer.Option(help="Settings file; by default $REDKV_CONFIG, ./redkv.toml, ./.redkv/redkv.toml.", show_default=False)
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="Who acts, for the audit trail [default: user@host].", show_default=False)
+    ] = None,
 ) -> None:
     """Keep what all commands share."""
     context.obj = config
+    if name is not None:
+        os.environ["REDKV_AUTHOR"] = name  # settings stand over their file this way
 
 
 app.command()(loading.load)
 app.command()(status.status)
+app.command()(versions.versions)
+app.command()(verifying.verify)
+app.command()(swapping.rollback)
+app.command()(swapping.activate)
+app.command()(swapping.mark_bad)
+for command in (control.pause, control.resume, control.retry, control.cancel):
+    app.command()(command)
 app.command()(keys.key)
 app.command()(garbage.gc)
+app.command()(node.node)
 app.command()(stack.up)
 app.command()(stack.down)
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(inspecting.app, name="inspect")
 
 
 def main() -> None:

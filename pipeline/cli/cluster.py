@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from pipeline.cli.output import Format, OutputOption, print_json
 from pipeline.format.errors import FormatError, ObjectMissingError, StaleEpochError, UsageError
 from pipeline.format.layout import topology_key
 from pipeline.format.topology import Topology
@@ -31,7 +32,9 @@ def show(context: typer.Context) -> None:
 
 @app.command()
 def apply(
-    context: typer.Context, file: Annotated[Path, typer.Argument(help="The topology as JSON, with an epoch above the current one.")]
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="The topology as JSON, with an epoch above the current one.")],
+    output: OutputOption = Format.TEXT,
 ) -> None:
     """Write a new topology; shards and sidecars follow it by themselves.
 
@@ -59,6 +62,10 @@ def apply(
         store.replace(key, wanted.to_json(), current.etag)
     with Nodes(wanted, settings.sidecar_token) as nodes:
         nodes.wake()
+    if output is Format.JSON:
+        counts = {"nodes": len(wanted.nodes), "shards": len(wanted.shards), "unowned_slots": wanted.unowned()}
+        print_json({"cluster": wanted.cluster, "epoch": wanted.epoch, **counts})
+        return
     typer.echo(f"topology of {wanted.cluster} is at epoch {wanted.epoch}: {len(wanted.shards)} shards on {len(wanted.nodes)} nodes")
     if wanted.unowned():
         typer.echo(f"{wanted.unowned()} slots have no owner: clients get CLUSTERDOWN for them, and nothing can be loaded", err=True)

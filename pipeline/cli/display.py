@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.output import duration, size
-from pipeline.load.progress import BuildSeen, LoadEvent, NodesSeen, NodeView, Noted, Step, StepBegan, StepEnded
+from pipeline.load.progress import BuildSeen, LoadEvent, NodesSeen, NodeView, Noted, QueueSeen, Step, StepBegan, StepEnded
 from pipeline.load.status import VersionStatus
+from pipeline.load.turn import queue_line
 
 LINE_EVERY_S = 5.0  # plain lines: one per node at most so often while its state stays the same
 IDLE_SHOWN_S = 5.0  # below it, nothing moving is the ordinary pause between two pieces of work
@@ -98,13 +99,20 @@ class PlainDisplay:
             case BuildSeen():
                 if self._due("build", ""):
                     self._line(f"build: {duration(event.seconds)}{f', {event.stage}' if event.stage else ''}")
+            case QueueSeen():
+                text = queue_line(event.place, event.queue)
+                if self._due("queue", text, still=True):
+                    self._line(f"queue: {text}")
             case NodesSeen():
-                for name, view in event.nodes.items():
-                    cells = describe(view)
-                    if self._due(name, cells.state, still=not cells.rate and not cells.doing):
-                        self._line(node_line(event.step, name, cells))
+                self._nodes(event)
             case Noted():
                 self._line(event.message)
+
+    def _nodes(self, event: NodesSeen) -> None:
+        for name, view in event.nodes.items():
+            cells = describe(view)
+            if self._due(name, cells.state, still=not cells.rate and not cells.doing):
+                self._line(node_line(event.step, name, cells))
 
     def _due(self, name: str, state: str, *, still: bool = False) -> bool:
         """Whether a line is due: the state is a new one, or something moves and the last line is LINE_EVERY_S old."""
@@ -145,6 +153,8 @@ class LiveDisplay:
                 self._print(f"{self._title}, {duration(event.seconds)}")
             case BuildSeen():
                 self._live.update(Text(f"{self._title}\n{duration(event.seconds)}  {event.stage}"), refresh=True)
+            case QueueSeen():
+                self._live.update(Text(f"{self._title}\n{queue_line(event.place, event.queue)}"), refresh=True)
             case NodesSeen():
                 self._live.update(Group(Text(self._title), _table(event.nodes)), refresh=True)
             case Noted():

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.display import LiveDisplay, PlainDisplay
-from pipeline.cli.output import INTERRUPTED, Format, OutputOption, duration, print_json, size
+from pipeline.cli.output import INTERRUPTED, Format, OutputOption, duration, print_json, size, span
 from pipeline.load.coordinator import Coordinator
+from pipeline.load.coverage import Require
 from pipeline.load.progress import LoadEvent, LoadReport, Step, StepBegan
 from pipeline.load.waiting import Patience
 from pipeline.settings import load_settings
@@ -22,7 +23,14 @@ def load(
     spec: Annotated[Path, typer.Argument(help="The dataset spec (YAML).")],
     version: Annotated[str, typer.Option(help="The version id: a date as 2026-11-22, 2026-11-22.2 for a rebuild.")],
     output: OutputOption = Format.TEXT,
+    base: Annotated[
+        str | None, typer.Option(help="Build a delta on this version, or on `active`, the one that clients read: only what differs moves.")
+    ] = None,
     allow_shrink: Annotated[bool, typer.Option("--allow-shrink", help="Accept less than half the rows of the active version.")] = False,
+    require: Annotated[
+        Require, typer.Option(help="all: wait for every node; any: go on without nodes that are away, if every slot has another owner.")
+    ] = Require.ALL,
+    priority: Annotated[int, typer.Option(help="Of loads that wait for their turn on the cluster, those with more go first.")] = 0,
     stall_after: Annotated[
         float, typer.Option(min=1.0, help="Give up when no node that is behind made progress for so many seconds.")
     ] = Patience().stall_s_max,
@@ -30,6 +38,9 @@ def load(
     """Build a version, stage it on every node, ingest, verify, and activate it everywhere at once.
 
     Running it again goes on from where the version stands; if the version is active, nothing is changed.
+
+    With --base, the version carries only what differs from another one; nodes make it whole. It is loaded, verified, swapped and rolled
+    back like any other.
 
     Example: redkv load person.yaml --version 2026-11-22
     """
@@ -46,7 +57,8 @@ def load(
 
     try:
         with display:
-            report = Coordinator(settings, listen, Patience(stall_s_max=stall_after)).load(spec, version, log, allow_shrink=allow_shrink)
+            coordinator = Coordinator(settings, listen, Patience(stall_s_max=stall_after))
+            report = coordinator.load(spec, version, log, allow_shrink=allow_shrink, require=require, priority=priority, base=base)
     except KeyboardInterrupt:
         typer.echo(f"interrupted: {WHAT_GOES_ON[reached]}", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -60,6 +72,7 @@ _NODES_GO_ON = "nodes go on with what they were told, clients read the version b
 WHAT_GOES_ON = {
     Step.PLAN: "nothing was changed",
     Step.BUILD: "the build was ended, the nodes know nothing of it; the same command builds again",
+    Step.QUEUE: "the version is built, its nodes know nothing of it yet; the same command goes on from there, at the end of the queue",
     Step.STAGE: _NODES_GO_ON,
     Step.INGEST: _NODES_GO_ON,
     Step.VERIFY: _NODES_GO_ON,
@@ -80,10 +93,15 @@ def sentence(report: LoadReport) -> str:
     if not report.changed:
         return f"{what}: nothing to do, it is active already ({report.keys:,} keys)"
     skipped = f", {report.skipped:,} skipped by rule" if report.skipped else ""
-    lines = [f"{what} is active: {report.source_rows:,} rows{skipped}, {report.keys:,} keys, {size(report.bytes)}"]
-    if report.swap_window_s is not None:
-        lines.append(
-            f"{report.samples_checked:,} sampled keys were read back before; the swap took {duration(report.swap_window_s)} on all nodes"
-        )
+    deleted = f", {report.deletes:,} deleted" if report.deletes and report.base is None else ""
+    lines = [f"{what} is active: {report.source_rows:,} rows{skipped}, {report.keys:,} keys{deleted}, {size(report.bytes)}"]
+    if report.base is not None:
+        lines.append(f"a delta on {report.base}: {report.keys_put:,} keys put, {report.deletes:,} entries deleted")
+    if report.mode == "upsert":
+        window = f"within {duration(report.swap_window_s)} on all nodes, " if report.swap_window_s is not None else ""
+        lines.append(f"its rows entered the live keys {window}where they stand until clients or later versions write: there is no way back")
+    elif report.swap_window_s is not None:
+        window = f"{span(report.swap_window_s)} between the first and the last shard's swap"
+        lines.append(f"{report.samples_checked:,} sampled keys were read back before; {window}")
     lines.append("  ".join(f"{step} {duration(spent)}" for step, spent in report.seconds.items()))
     return "\n".join(lines)

@@ -19,6 +19,8 @@ class Format(StrEnum):
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="text for people, json for programs.")]
 
 INTERRUPTED = 130  # as shells say it: 128 + SIGINT
+UNREACHABLE = 1  # a node does not answer
+LOG_COLUMNS = 200  # of a table that goes to a file or a pipe
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
@@ -35,6 +37,11 @@ def size(count: float) -> str:
     while count >= _STEP and unit < len(_UNITS) - 1:
         count, unit = count / _STEP, unit + 1
     return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
+
+
+def span(seconds: float) -> str:
+    """A short span for people: a swap's is milliseconds."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def duration(seconds: float | None) -> str:

@@ -6,6 +6,7 @@ The stack's own modules are imported when one of the two runs: they need package
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.cli.output import Format, OutputOption, print_json
 from pipeline.format.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,13 +24,16 @@ Folder = Annotated[Path, typer.Option("--dir", help="The folder that holds the w
 DEFAULT_FOLDER = Path(".redkv")
 
 
-def up(folder: Folder = DEFAULT_FOLDER) -> None:
+def up(folder: Folder = DEFAULT_FOLDER, output: OutputOption = Format.TEXT) -> None:
     """Start a local stack: S3, Hive metastore, three nodes. Everything stays on loopback, under one folder.
 
     Example: redkv up, then redkv load examples/nycflights/plane.yaml --version 2026-11-22
     """
     stack = _stack(folder)
-    started = stack.start(tell=typer.echo)
+    started = stack.start(tell=partial(typer.echo, err=output is Format.JSON))
+    if output is Format.JSON:
+        print_json({"folder": str(stack.folder), "settings": str(stack.settings_path), "started": started, **_members_json(stack)})
+        return
     if not started:
         typer.echo(f"the stack in {stack.folder} is up already")
     Console().print(_members(stack))
@@ -43,13 +48,25 @@ def down(
     folder: Folder = DEFAULT_FOLDER,
     *,
     purge: Annotated[bool, typer.Option(help="Remove the stack's data, too.")] = False,
+    output: OutputOption = Format.TEXT,
 ) -> None:
-    """Stop the local stack; its data stays for the next `redkv up`, unless --purge."""
+    """Stop the local stack; its data stays for the next `redkv up`, unless --purge.
+
+    Example: redkv down --purge
+    """
     stack = _stack(folder)
     if not stack.exists:
-        typer.echo(f"there is no stack in {stack.folder}")
+        if output is Format.JSON:
+            print_json({"folder": str(stack.folder), "stopped": [], "purged": False})
+        else:
+            typer.echo(f"there is no stack in {stack.folder}")
         return
     stopped = stack.stop()
+    if output is Format.JSON:
+        if purge:
+            stack.remove()
+        print_json({"folder": str(stack.folder), "stopped": list(stopped), "purged": purge})
+        return
     typer.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing of the stack in {stack.folder} was running")
     if purge:
         stack.remove()
@@ -63,6 +80,12 @@ def _stack(folder: Path) -> Stack:
         message = f"the local stack needs {missing.name}: pip install 'redkv[server,sidecar,spark,stack]'"
         raise UsageError(message, missing=missing.name) from missing
     return Stack(folder)
+
+
+def _members_json(stack: Stack) -> dict[str, object]:
+    shards = [{"name": one.name, "host": one.host, "port": one.port} for one in stack.topology.shards]
+    sidecars = {node.name: node.sidecar_url for node in stack.topology.nodes}
+    return {"s3": stack.s3_endpoint, "metastore": stack.metastore.uri, "sidecars": sidecars, "shards": shards}
 
 
 def _members(stack: Stack) -> Table:

@@ -5,6 +5,8 @@ Rules:
 - A version that is not in it must go from the nodes.
 - At most one version per dataset has the goal ACTIVE.
 - Prefixes of different datasets never overlap.
+- A version that is marked bad never gets the goal ACTIVE.
+- `audit` tells what this write did, until the next writer has stored it as objects (audit.py).
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from itertools import combinations
 
 from pydantic import Field, model_validator
 
-from pipeline.format.records import Record, VersionedRecord
+from pipeline.format.audit import AuditRecord
+from pipeline.format.records import Mode, Record, VersionedRecord
 
 
 class Goal(StrEnum):
@@ -27,25 +30,49 @@ class Goal(StrEnum):
 
 
 class DesiredVersion(Record):
-    """One version of a dataset: which build, where its manifest is (object key, and SHA-256 of its bytes), and the goal."""
+    """One version of a dataset: which build, where its manifest is (object key, and SHA-256 of its bytes), and the goal.
+
+    `retired_at_ms` is when it stopped being what clients shall read; it stays while the version is brought back to where nodes lack it.
+    """
 
     version: str
     build_id: str
     manifest_key: str
     manifest_sha256: str
     goal: Goal
+    retired_at_ms: int | None = None
+
+    @property
+    def is_way_back(self) -> bool:
+        """Whether clients read it before, and not now."""
+        return self.goal is Goal.RETIRED or (self.goal is not Goal.ACTIVE and self.retired_at_ms is not None)
+
+
+class BadVersion(Record):
+    """A version that clients shall never read again, who said so, and when. The mark stays when the version is gone."""
+
+    version: str
+    build_id: str
+    by: str
+    at_ms: int
 
 
 class DesiredDataset(Record):
-    """One dataset: its prefix and the versions that nodes hold or shall hold, oldest first."""
+    """One dataset: its prefix, its mode, the versions that nodes hold or shall hold, oldest first, and those that were marked bad."""
 
     prefix: str
+    mode: Mode = "replace"
     versions: tuple[DesiredVersion, ...] = ()
+    bad: tuple[BadVersion, ...] = ()
 
     @property
     def active(self) -> DesiredVersion | None:
         """The version that clients shall read."""
         return next((one for one in self.versions if one.goal is Goal.ACTIVE), None)
+
+    def mark_of(self, version: str) -> BadVersion | None:
+        """The mark of a version that is bad."""
+        return next((one for one in self.bad if one.version == version), None)
 
     def find(self, version: str) -> DesiredVersion | None:
         """The entry of a version id."""
@@ -60,6 +87,7 @@ class Desired(VersionedRecord):
     datasets: dict[str, DesiredDataset] = Field(default_factory=dict)
     written_by: str = ""
     written_at_ms: int = 0
+    audit: tuple[AuditRecord, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Desired:

@@ -41,8 +41,11 @@ Rules:
     │   ├── SidecarUnavailableError  retryable
     │   ├── DiskFullError            retryable
     │   ├── IngestProcessError       retryable
+    │   ├── SlotsMovedError          retryable: made for other slots than the shard's
+    │   ├── CompactionLagError       retryable: a shard's live database is behind with its compactions
     │   ├── StaleEpochError
     │   ├── LiveKeysError            clients' own keys under a dataset's prefix
+    │   ├── ReplicatedSlotsError     an upsert for slots with replicas
     │   ├── UnknownVersionError
     │   └── VersionActiveError       it can't go while clients read it
     └── LoadError                    one load as a whole
@@ -50,7 +53,13 @@ Rules:
         ├── LoadFailedError
         ├── ShrunkVersionError       far fewer rows than the version before
         ├── StalledError
+        ├── SlotsWithoutOwnerError   retryable: nodes are away, and no copy is elsewhere
         ├── ConcurrentLoadError
+        ├── BadVersionError          it was marked bad
+        ├── BaseMissingError         a delta lies on a version that is not there
+        ├── BaseChangedError         a delta lies on another build of that version
+        ├── ChainTooLongError        a delta on too many others
+        ├── NoWayBackError           nothing that a rollback could go to
         └── IllegalTransitionError
 """
 
@@ -172,7 +181,7 @@ class CollectionTooLargeError(DataError):
 
 
 class KeyTooLongError(DataError):
-    """A user key beyond the length limit."""
+    """A user key, field or member beyond the length limit."""
 
 
 class FormatError(RedkvError):
@@ -282,6 +291,20 @@ class IngestProcessError(NodeError):
     acts = "nobody, it is repeated; the operator if it lasts"
 
 
+class SlotsMovedError(NodeError):
+    """What was made or prepared for a shard goes by other slots than it has by now."""
+
+    outcome = Outcome.RETRYABLE
+    acts = "nobody, it is made again; the operator if it lasts"
+
+
+class CompactionLagError(NodeError):
+    """A shard's live database has too much to compact to take in more."""
+
+    outcome = Outcome.RETRYABLE
+    acts = "nobody, it is repeated; the operator if it lasts"
+
+
 class StaleEpochError(NodeError):
     """A document older than one already followed."""
 
@@ -292,6 +315,12 @@ class LiveKeysError(NodeError):
     """Clients' own keys stand under a prefix that a dataset wants to own."""
 
     acts = "the operator: remove or rename these keys, or choose another prefix"
+
+
+class ReplicatedSlotsError(NodeError):
+    """An upsert into slots that have replicas: nothing would carry it to them."""
+
+    acts = "the operator: take the replicas out of the topology, or load the dataset in mode replace"
 
 
 class UnknownVersionError(NodeError):
@@ -326,8 +355,45 @@ class StalledError(LoadError):
     """No progress, or no end, before the deadline."""
 
 
+class SlotsWithoutOwnerError(LoadError):
+    """Slots of which no node that answers has a shard, primary or replica."""
+
+    outcome = Outcome.RETRYABLE
+    acts = "the operator: mend one of the nodes that are named"
+
+
 class ConcurrentLoadError(LoadError):
     """Another load of the same dataset is under way."""
+
+
+class BadVersionError(LoadError):
+    """A version that was marked bad: clients never read it again."""
+
+    acts = "the caller: build it again under a new id, or choose another version"
+
+
+class BaseMissingError(LoadError):
+    """A version that a delta lies on, and that is needed, is not in the store."""
+
+    acts = "the caller: load a full version, or a delta on one that is there"
+
+
+class BaseChangedError(LoadError):
+    """A version that a delta lies on was built again since."""
+
+    acts = "the caller: build the delta again on what is there now, under a new id, or load a full version"
+
+
+class ChainTooLongError(LoadError):
+    """A delta would lie on more versions than may lie on each other."""
+
+    acts = "the caller: load a full version"
+
+
+class NoWayBackError(LoadError):
+    """A dataset that can't be rolled back, or holds nothing to go back to."""
+
+    acts = "the caller: load a version that is right"
 
 
 class IllegalTransitionError(LoadError):

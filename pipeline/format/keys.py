@@ -13,8 +13,8 @@ Rules:
     hash-field    := slot(u16) 0x02 element-head field           (big collections only)
     zset-member   := slot(u16) 0x03 element-head member          (big collections only)
     zset-rank     := slot(u16) 0x04 element-head score(8) member (big collections only)
-    marker        := slot(u16) 0xF0 file-id                      (upsert: the file was ingested)
-    local         := 0xFFFF     0xFF name                        (a shard's own notes; never in an SST)
+    marker        := slot(u16) 0xF0 file-id                      (reserved; nothing writes it)
+    local         := 0xFFFF     0xFF name                        (a shard's own notes; never in an SST of a build)
     element-head  := escaped(user-key) 0x00 0x00 version(u64)
     escaped(x)    := x with every 0x00 replaced by 0x00 0xFF     (keeps the order, and no escaped key is the start of another)
     score(8)      := the IEEE 754 bits, sign bit flipped if positive, all bits flipped if negative
@@ -31,6 +31,7 @@ from pipeline.format.errors import FormatError
 from pipeline.format.slots import SLOT_COUNT, key_slot
 
 USER_KEY_BYTES_MAX = 65_536  # far above any real key; keeps an internal key well inside one RocksDB block
+ELEMENT_BYTES_MAX = 65_536  # of a field or member, which may become part of an internal key; as for user keys
 SCORE_BYTES = 8  # of a sortable score
 KIND_AT = 2  # where the kind stands, after the slot
 LOCAL_SLOT = 0xFFFF  # above every slot, so a shard's own notes sort last and no slot range holds them

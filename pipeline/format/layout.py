@@ -6,17 +6,21 @@ In the object store, below the store's root::
     datasets/<dataset>/versions/<version>/builds/<build-id>/<task>-<attempt>-<file>.sst
     clusters/<cluster>/desired.json
     clusters/<cluster>/topology.json
+    clusters/<cluster>/queue.json
+    clusters/<cluster>/audit/<dataset>/<id>.json
 
 On a node::
 
-    <node>/staging/<dataset>/<version>/<build-id>/<file>.sst     whole and verified; `.part` while it is downloaded
+    <node>/removed/<token>/<build-id>/                           staged files that nobody wants any more, while they go at a pace
+    <node>/staging/<dataset>/<version>/<build-id>/<file>.sst     whole and verified; while it is downloaded `.part`, beside `.etag`
     <node>/sidecar.json                                          what this sidecar must remember
     <node>/sidecar.lock                                          locked by this node's one sidecar, and its ingest processes
     <shard>/live/                                                the live RocksDB
     <shard>/topology.json                                        the topology that the shard follows
     <shard>/admin.sock                                           the admin socket (a settings value, where paths are too long)
     <shard>/making/<dataset>@<version>@<build-id>/               a version directory before it is published
-    <shard>/versions/<dataset>/<version>/                        published; holds VERSION.json and the RocksDB files
+    <shard>/versions/<dataset>/<version>/                        published; holds VERSION.json, SOURCES.json, the RocksDB files; of an
+                                                                 `upsert` FILES.json, and SST files that go to the live RocksDB
 
 Staging, making and versions lie on one file system: what follows a download is links and renames.
 """
@@ -29,8 +33,11 @@ from uuid import uuid4
 
 DATASETS_ROOT = "datasets/"  # the common start of all that datasets have in the object store
 IDENTITY_FILE = "VERSION.json"
+SOURCES_FILE = "SOURCES.json"
+FILES_FILE = "FILES.json"
 SST_SUFFIX = ".sst"
 PARTIAL_SUFFIX = ".part"
+ETAG_SUFFIX = ".etag"
 
 
 def new_build_id() -> str:
@@ -46,9 +53,14 @@ def parse_build_key(key: str) -> tuple[str, str, str] | None:
     return None
 
 
+def versions_root(dataset: str) -> str:
+    """The common start of all versions of a dataset."""
+    return f"datasets/{dataset}/versions/"
+
+
 def version_root(dataset: str, version: str) -> str:
     """The common start of all objects of one version."""
-    return f"datasets/{dataset}/versions/{version}/"
+    return f"{versions_root(dataset)}{version}/"
 
 
 def manifest_key(dataset: str, version: str) -> str:
@@ -76,6 +88,26 @@ def topology_key(cluster: str) -> str:
     return f"clusters/{cluster}/topology.json"
 
 
+def queue_key(cluster: str) -> str:
+    """The object key of a cluster's queue of loads."""
+    return f"clusters/{cluster}/queue.json"
+
+
+def clusters_root() -> str:
+    """The common start of all clusters' documents."""
+    return "clusters/"
+
+
+def audit_root(cluster: str, dataset: str) -> str:
+    """The common start of a dataset's audit records on a cluster."""
+    return f"clusters/{cluster}/audit/{dataset}/"
+
+
+def audit_key(cluster: str, dataset: str, record_id: str) -> str:
+    """The object key of one audit record."""
+    return f"{audit_root(cluster, dataset)}{record_id}.json"
+
+
 @dataclass(frozen=True)
 class NodePaths:
     """The paths of a node's sidecar."""
@@ -90,6 +122,11 @@ class NodePaths:
     def staged_build(self, dataset: str, version: str, build_id: str) -> Path:
         """The staged files of one build."""
         return self.staging / dataset / version / build_id
+
+    @property
+    def removed(self) -> Path:
+        """Staged files that nobody wants any more; they go at a pace."""
+        return self.root / "removed"
 
     @property
     def memory(self) -> Path:
@@ -131,6 +168,11 @@ class ShardPaths:
     def making(self) -> Path:
         """Everything unpublished; all of it can be deleted."""
         return self.root / "making"
+
+    @property
+    def scratch(self) -> Path:
+        """Files of the shard's own that nobody misses after a crash."""
+        return self.root / "scratch"
 
     def unpublished(self, dataset: str, version: str, build_id: str) -> Path:
         """One version directory before it is published."""

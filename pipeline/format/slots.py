@@ -7,10 +7,11 @@ if that text is not empty, and the whole key otherwise. `binascii.crc_hqx` with 
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Iterable
-from itertools import pairwise
-
-from pydantic import BaseModel, ConfigDict, model_validator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from types import MappingProxyType
+from typing import ClassVar
 
 SLOT_COUNT = 16_384  # Redis Cluster's number
 _SLOT_MASK = SLOT_COUNT - 1
@@ -28,22 +29,21 @@ def hash_tag(key: bytes) -> bytes:
 
 def key_slot(key: bytes) -> int:
     """The slot of a user key, 0..16383."""
-    return crc_hqx(hash_tag(key), 0) & _SLOT_MASK
+    return crc_hqx(hash_tag(key) if b"{" in key else key, 0) & _SLOT_MASK
 
 
-class SlotRange(BaseModel):
-    """Slots `first` to `last`, both included."""
+@dataclass(frozen=True, slots=True)
+class SlotRange:
+    """Slots `first` to `last`, both included. A field of records, but no model itself: what needs no records need not import them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    __pydantic_config__: ClassVar[Mapping[str, str]] = MappingProxyType({"extra": "forbid"})
 
     first: int
     last: int
 
-    @model_validator(mode="after")
-    def _check(self) -> SlotRange:
+    def __post_init__(self) -> None:
         if not 0 <= self.first <= self.last < SLOT_COUNT:
             raise ValueError(f"slot range {self.first}-{self.last} is not within 0-{SLOT_COUNT - 1}, first to last")
-        return self
 
     def __contains__(self, slot: int) -> bool:
         return self.first <= slot <= self.last
@@ -60,6 +60,26 @@ class SlotRange(BaseModel):
 def slot_set(ranges: Iterable[SlotRange]) -> frozenset[int]:
     """All slots of some ranges."""
     return frozenset(slot for one in ranges for slot in range(one.first, one.last + 1))
+
+
+def slots_without(ranges: Iterable[SlotRange]) -> list[SlotRange]:
+    """All slots but those of some ranges, as few ranges as there can be."""
+    taken = sorted((one.first, one.last) for one in ranges)
+    found, begin = [], 0
+    for first, last in [*taken, (SLOT_COUNT, SLOT_COUNT)]:
+        if first > begin:
+            found.append(SlotRange(first=begin, last=first - 1))
+        begin = max(begin, last + 1)
+    return found
+
+
+def ranges_of(slots: Iterable[int]) -> tuple[SlotRange, ...]:
+    """Some slots, each given once, as few ranges as there can be, in order."""
+    found: list[SlotRange] = []
+    for _, run in groupby(enumerate(sorted(slots)), key=lambda one: one[1] - one[0]):
+        members = [slot for _, slot in run]
+        found.append(SlotRange(first=members[0], last=members[-1]))
+    return tuple(found)
 
 
 def even_ranges(count: int) -> list[SlotRange]:

@@ -15,7 +15,8 @@ Rules:
     packed-hash := count(u32) offset(u32){count+1} (bulk(field) bulk(value)){count}
     packed-zset := count(u32) score(f64){count} offset(u32){count+1} bulk(member){count}     in rank order
     big         := version(u64) count(u64)
-    under the element keys of a big collection: a field's value as it is; a member's score(f64); nothing under a rank
+    under the element keys of a big collection: a field's value as it is; a member's score(f64);
+                   under a rank nothing, but '-' if the score is -0.0
     bulk(x)     := '$' decimal-length CR LF x CR LF
     offset i    := where pair (or member) i starts, counted from the first bulk; the last one is their total length
 
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from itertools import accumulate, pairwise
+from math import copysign
 
 import lz4.block
 
@@ -69,6 +71,8 @@ COUNT_BYTES = 4
 OFFSET_BYTES = 4
 SCORE_BYTES = 8
 
+NEGATIVE_ZERO = b"-"  # under a rank
+
 _EXPIRY = struct.Struct("<Q")
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
@@ -78,6 +82,7 @@ _UNREADABLE_FLAGS = 0xFF & ~int(
     Flag.EXPIRES | Flag.LZ4 | Flag.BIG
 )  # by int: an IntFlag's own complement drops the bits that it does not name
 _TYPES = frozenset(ValueType)
+_EXPIRES = int(Flag.EXPIRES)  # an IntFlag's own operators cost a microsecond, and every read of a key looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,11 @@ def parse_element_score(raw: bytes) -> float:
     return float(_SCORE.unpack(raw)[0])
 
 
+def element_rank(score: float) -> bytes:
+    """What stands under a rank's key, whose sortable score can't say that a zero is negative."""
+    return NEGATIVE_ZERO if score == 0 and copysign(1, score) < 0 else b""
+
+
 def encode_value(value: MetaValue) -> bytes:
     """The inverse of `decode_value`."""
     match value:
@@ -219,14 +229,19 @@ def _offsets(bulks: list[bytes]) -> bytes:
 
 def expiry_ms(raw: bytes) -> int | None:
     """When a meta value expires, in ms since the epoch; None if never."""
-    if raw[1] & Flag.EXPIRES:
+    if raw[1] & _EXPIRES:
         return int(_EXPIRY.unpack_from(raw, HEAD_BYTES)[0])
     return None
 
 
+def with_expiry(raw: bytes, expiry_ms: int | None) -> bytes:
+    """The same meta value with another expiry, or with none."""
+    return head(ValueType(raw[0]), expiry_ms, raw[1] & ~Flag.EXPIRES) + raw[body_start(raw) :]
+
+
 def body_start(raw: bytes) -> int:
     """Where the body of a meta value starts."""
-    return HEAD_BYTES + EXPIRY_BYTES if raw[1] & Flag.EXPIRES else HEAD_BYTES
+    return HEAD_BYTES + EXPIRY_BYTES if raw[1] & _EXPIRES else HEAD_BYTES
 
 
 def decode_value(raw: bytes) -> MetaValue:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,8 +46,11 @@ def run_build(
     *,
     tell: Tell = lambda _seconds, _stage: None,
     seconds_max: float = BUILD_S_MAX,
+    shard_borders: Sequence[int] = (),
+    base: str | None = None,
 ) -> None:
-    """Build one version; returns when its manifest is written.
+    """Build one version, with a `base` a delta on it; returns when its manifest is written. `shard_borders` are slots where shards of the
+    cluster begin.
 
     Raises:
         RedkvError: the typed error with which the job ended.
@@ -56,8 +59,10 @@ def run_build(
     """
     with TemporaryDirectory(prefix="redkv-build-") as folder:
         result = Path(folder) / "result.json"
-        command = [_spark_submit(), "--master", settings.spark_master, *_conf(settings), str(_job())]
-        arguments = ["--spec", str(spec), "--version", version, "--store", settings.store, "--result", str(result)]
+        command = [_spark_submit(), "--master", settings.spark_master, *_conf(settings), str(job_file())]
+        borders = ("--shard-borders", ",".join(map(str, shard_borders))) if shard_borders else ()
+        on = ("--base", base) if base else ()
+        arguments = ["--spec", str(spec), "--version", version, "--store", settings.store, *borders, *on, "--result", str(result)]
         with _opened(log) as output:
             process = subprocess.Popen(
                 [*command, *arguments], env=_environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, process_group=0
@@ -171,7 +176,12 @@ def _spark_submit() -> str:
     return found
 
 
-def _job() -> Path:
+def job_file() -> Path:
+    """What spark-submit runs: the build job, found without importing it.
+
+    Raises:
+        UsageError: it is not installed here.
+    """
     found = importlib.util.find_spec("udtf")
     if found is None or not found.submodule_search_locations:
         raise UsageError("the build job (package udtf) is not installed here: pip install 'redkv[spark]'")

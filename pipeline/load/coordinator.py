@@ -1,11 +1,13 @@
 """The coordinator: one load from a spec to an active version.
 
-plan → build → stage everywhere → (barrier) → ingest → verify → activate → retire
+plan → build → (its turn) → stage everywhere → (barrier) → ingest → verify → activate → retire
 
 Rules:
 - All state is in the store and on the nodes. Whoever calls `load` again goes on from where the version stands; a version that is
   active everywhere is nothing to do.
-- No client sees a version before every node has it ready and its counts and samples add up.
+- No client sees a version before every node has it ready and its counts and samples add up; or every slot has an owner or replica that
+  does, if that is what the load requires.
+- So many loads bring versions to a cluster at once as its settings say; the others wait for their turn (queue.py). Builds are Spark's.
 - A version that failed for good is withdrawn from the desired state, and the nodes confirm it, so that the same command can be tried again
   at once; the version that was active stays active. A stall, or a store that this process can't reach, withdraws nothing.
 - It knows no terminal: what happens goes to the listener as events.
@@ -14,47 +16,29 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pipeline.format.desired import Desired, DesiredVersion, Goal
-from pipeline.format.errors import (
-    ConcurrentLoadError,
-    LoadError,
-    ObjectMissingError,
-    Outcome,
-    RedkvError,
-    StalledError,
-    StoreError,
-    UsageError,
-)
-from pipeline.format.layout import manifest_key
+from pipeline.format.crashpoints import crash_point
+from pipeline.format.desired import Desired
+from pipeline.format.errors import ObjectMissingError, RedkvError
 from pipeline.format.manifest import Manifest
-from pipeline.format.records import version_order
 from pipeline.load.build import run_build
-from pipeline.load.documents import (
-    Change,
-    ClusterDocuments,
-    check_prefix,
-    last_writer,
-    next_rebuild,
-    with_goal,
-    with_retained,
-    with_version,
-    without_version,
-)
-from pipeline.load.nodes import LOOK_S_MAX, Nodes
-from pipeline.load.progress import BuildSeen, Listener, LoadReport, Noted, Step, StepBegan, StepEnded
+from pipeline.load.coverage import Require, check_covered, shards_elsewhere, window_of
+from pipeline.load.documents import ClusterDocuments
+from pipeline.load.modes import MODES
+from pipeline.load.nodes import Nodes
+from pipeline.load.phases import Built, Phases, active_of, check_order, is_final
+from pipeline.load.progress import BuildSeen, Listener, LoadReport, Step
 from pipeline.load.states import State
 from pipeline.load.status import NodeStatus, VersionStatus
-from pipeline.load.verification import check_size, verify
-from pipeline.load.waiting import Patience, Target, Watch, failed_for_good
+from pipeline.load.steps import Steps, coordinator_point
+from pipeline.load.turn import in_turn, leave_queue
+from pipeline.load.verification import verify
+from pipeline.load.waiting import Patience
 from pipeline.settings import ClusterSettings
-from pipeline.spec import DatasetSpec, check_version, load_spec, parse_spec
+from pipeline.spec import DatasetSpec, load_spec
 from pipeline.store import ObjectStore
-
-RETIRED_MAX = 1  # the version before the active one stays on the nodes: the way back
 
 
 class Coordinator:
@@ -69,192 +53,156 @@ class Coordinator:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.settings = settings
-        self.documents = ClusterDocuments(ObjectStore(settings.store), settings.cluster)
-        self._listener = listener
-        self._patience = patience or Patience()
-        self._clock = clock
-        self._sleep = sleep
-        self._seconds: dict[str, float] = {}
+        self.documents = ClusterDocuments(ObjectStore(settings.store), settings.cluster, name=settings.author)
+        self._steps = Steps(self.documents, listener, patience or Patience(), clock, sleep)
+        self._phases = Phases(self.documents, self._steps, settings.retention.nodes)
 
-    def load(self, spec_path: Path, version: str, log: Path, *, allow_shrink: bool = False) -> LoadReport:
-        """Bring one version of one dataset to its readers; `log` takes the build job's output.
+    def load(
+        self,
+        spec_path: Path,
+        version: str,
+        log: Path,
+        *,
+        allow_shrink: bool = False,
+        require: Require = Require.ALL,
+        priority: int = 0,
+        base: str | None = None,
+    ) -> LoadReport:
+        """Bring one version of one dataset to its readers; `log` takes the build job's output. With a `base` (a version, or ACTIVE_BASE)
+        it is built as a delta on that one, unless it is built already.
 
-        A version with less than SHRINK_MIN of the active one's rows is refused, unless `allow_shrink`.
+        A version with less than SHRINK_MIN of the active one's rows is refused, unless `allow_shrink`. `require` says which nodes must be
+        there, `priority` which of the loads that wait go first.
 
         Raises:
             SpecError, UsageError: the input can't be loaded as it is; nothing was changed.
             RedkvError: the load failed, as named; the version that was active serves on.
         """
-        self._seconds = {}
-        with self._step(Step.PLAN, f"reading {spec_path}"):
+        self._steps.seconds = {}
+        self._steps.require = require
+        self._steps.let_go.clear()
+        with self._steps.step(Step.PLAN, f"reading {spec_path}"):
             spec = load_spec(spec_path)
-            check_version(version)
-            topology = self.documents.topology()
-            if topology.unowned():
-                raise LoadError(f"cluster {topology.cluster} has {topology.unowned()} slots without an owner: repair the topology first")
-            desired = self.documents.desired()
-            _check_order(desired, spec, version)
-            check_prefix(desired, spec.dataset, spec.prefix)
-        manifest, digest = self._built(spec, spec_path, version, log)
-        desired = self.documents.desired()  # another load may have written while this one built
+            topology = self._phases.check(spec, version)
+            on = self._phases.lies_on(spec, version, base) if base is not None else None
+        built = self._built(spec, spec_path, version, log, on)
         with Nodes(topology, self.settings.sidecar_token) as nodes:
-            if _is_active(desired, manifest):
-                return self._finish(desired, manifest, nodes)
-            _check_order(desired, spec, version)
-            if not allow_shrink:
-                self._refuse_shrunk(desired, manifest)
-            return self._bring(desired, manifest, digest, nodes)
+            desired = self._judged(built, allow_shrink=allow_shrink)  # another load may have written while this one built
+            if _is_active(desired, built.manifest):
+                leave_queue(self.documents, spec.dataset, version)
+                return self._finish(desired, built, nodes)
+            with in_turn(self._steps, spec.dataset, version, priority, self.settings.loads_max):
+                nodes.topology = self.documents.topology()
+                desired = self._judged(built, allow_shrink=allow_shrink)  # or while it waited
+                if _is_active(desired, built.manifest):
+                    return self._finish(desired, built, nodes)
+                if require is Require.ANY:
+                    check_covered(nodes.topology, [name for name, one in nodes.statuses().items() if isinstance(one, NodeStatus)])
+                return self._bring(built, nodes, None if allow_shrink else desired)
 
-    def _built(self, spec: DatasetSpec, spec_path: Path, version: str, log: Path) -> tuple[Manifest, str]:
-        found = self.documents.manifest(spec.dataset, version)
+    def _judged(self, built: Built, *, allow_shrink: bool) -> Desired:
+        """The desired state, in which the version is active, or may be put over what is."""
+        desired, manifest = self.documents.desired(), built.manifest
+        if not _is_active(desired, manifest):
+            check_order(desired, manifest.dataset, manifest.version)
+            if not allow_shrink:
+                self._phases.check_shrunk(desired, built)
+        return desired
+
+    def _built(self, spec: DatasetSpec, spec_path: Path, version: str, log: Path, base: str | None) -> Built:
+        found = self._phases.built(spec, version)
+        if found is not None:
+            self._steps.note(f"{spec.dataset} {version} is built already (build {found.manifest.build_id})")
+            return found
+        on = f", a delta on {base}" if base else ""
+        with self._steps.step(Step.BUILD, f"spark-submit on {self.settings.spark_master}, log in {log}{on}"):
+            self._build(spec_path, version, log, base)
+            crash_point(coordinator_point(Step.BUILD, "written"))
+        found = self._phases.built(spec, version)
         if found is None:
-            with self._step(Step.BUILD, f"spark-submit on {self.settings.spark_master}, log in {log}"):
-                self._build(spec_path, version, log)
-            found = self.documents.manifest(spec.dataset, version)
-            if found is None:
-                raise ObjectMissingError(f"the build job of {spec.dataset} {version} ended well, but its manifest is not in the store")
-        else:
-            self._note(f"{spec.dataset} {version} is built already (build {found[0].build_id})")
-        if parse_spec(found[0].spec, "the manifest's spec") != spec:
-            message = (
-                f"{spec.dataset} {version} was built from another spec: choose a new version id (e.g. {next_rebuild(version)}), "
-                f"or restore the spec"
-            )
-            raise UsageError(message, dataset=spec.dataset, version=version)
+            raise ObjectMissingError(f"the build job of {spec.dataset} {version} ended well, but its manifest is not in the store")
         return found
 
-    def _build(self, spec_path: Path, version: str, log: Path) -> None:
+    def _build(self, spec_path: Path, version: str, log: Path, base: str | None) -> None:
         def tell(seconds: float, stage: str) -> None:
-            self._listener(BuildSeen(seconds, stage))
+            self._steps.listener(BuildSeen(seconds, stage))
 
+        borders = self.documents.topology().borders()
         try:
-            run_build(self.settings, spec_path, version, log, tell=tell, seconds_max=self._patience.build_s_max)
+            seconds_max = self._steps.patience.build_s_max
+            run_build(self.settings, spec_path, version, log, tell=tell, seconds_max=seconds_max, shard_borders=borders, base=base)
         except RedkvError:
-            self._note(f"the build's log is {log}")
+            self._steps.note(f"the build's log is {log}")
             raise
 
-    def _refuse_shrunk(self, desired: Desired, manifest: Manifest) -> None:
-        current = desired.datasets.get(manifest.dataset)
-        before = self.documents.manifest(manifest.dataset, current.active.version) if current and current.active else None
-        if before is not None:
-            check_size(manifest, before[0])
-
-    def _finish(self, desired: Desired, manifest: Manifest, nodes: Nodes) -> LoadReport:
+    def _finish(self, desired: Desired, built: Built, nodes: Nodes) -> LoadReport:
         """Of a version whose activation is written: nothing to do, unless its load was interrupted after that."""
+        manifest = built.manifest
         name, version = manifest.dataset, manifest.version
         answers = nodes.statuses()
         away = [node for node, one in answers.items() if not isinstance(one, NodeStatus)]
         behind = [node for node, one in answers.items() if isinstance(one, NodeStatus) and not _serves(one, manifest)]
-        if not behind and with_retained(name, RETIRED_MAX)(desired) == desired:
+        if not behind and self._phases.retained(name)(desired) == desired:
             if away:
-                self._note(f"{', '.join(away)} can't be asked, and will follow without help: see `redkv status {name}`")
-            self._note(f"{name} {version} is active already: nothing to do")
+                self._steps.note(f"{', '.join(away)} can't be asked, and will follow without help: see `redkv status {name}`")
+            self._steps.note(f"{name} {version} is active already: nothing to do")
             return self._report(manifest, changed=False)
-        self._note(f"{name} {version}: its activation was written before; going on from there")
-        return self._activate(manifest, nodes, None)
+        self._steps.note(f"{name} {version}: its activation was written before; going on from there")
+        return self._activate(built, nodes, None)
 
-    def _bring(self, desired: Desired, manifest: Manifest, digest: str, nodes: Nodes) -> LoadReport:
-        name, version = manifest.dataset, manifest.version
-        entry = DesiredVersion(
-            version=version,
-            build_id=manifest.build_id,
-            manifest_key=manifest_key(name, version),
-            manifest_sha256=digest,
-            goal=Goal.STAGED,
-        )
-        self._clear_failed(desired, manifest, nodes)
+    def _bring(self, built: Built, nodes: Nodes, measured: Desired | None) -> LoadReport:
+        """Stage, ingest, verify, activate, retire; `measured` is what its size is compared with, None if any will do."""
+        manifest = built.manifest
+        self._phases.clear_failed(built, nodes)
+        mode = MODES[manifest.mode]
         try:
-            with self._step(Step.STAGE, f"{len(manifest.files)} files, {manifest.totals.bytes} bytes"):
-                self._reach(manifest, nodes, Step.STAGE, State.STAGED, with_version(name, manifest.prefix, entry))
-            with self._step(Step.INGEST, "into a version directory of its own per shard"):
-                ready = self._reach(manifest, nodes, Step.INGEST, State.READY, with_goal(name, version, Goal.READY))
-            with self._step(Step.VERIFY, "counts and samples of all nodes against the manifest"):
-                samples = verify(manifest, ready)
-            return self._activate(manifest, nodes, samples)
+            with self._steps.step(Step.STAGE, f"{len(manifest.files)} files, {manifest.totals.bytes} bytes"):
+                self._phases.begin(Step.STAGE, built, nodes).done()
+            with self._steps.step(Step.INGEST, mode.ingest):
+                ready = self._phases.begin(Step.INGEST, built, nodes).done()
+            with self._steps.step(Step.VERIFY, mode.verify):
+                samples = verify(manifest, nodes.topology, ready, shards_elsewhere(nodes.topology, ready))
+                if measured is not None:
+                    self._phases.check_shrunk_by_nodes(measured, built, ready, nodes)
+                before = self._phases.the_one_before(built, nodes)
+                if before is not None:
+                    before.done()
+            return self._activate(built, nodes, samples)
         except RedkvError as failure:
-            if _is_final(failure):
-                self._withdraw(name, version, nodes)
+            if is_final(failure):
+                self._phases.withdraw(manifest.dataset, manifest.version, nodes, str(failure))
             raise
 
-    def _activate(self, manifest: Manifest, nodes: Nodes, verified: int | None) -> LoadReport:
+    def _activate(self, built: Built, nodes: Nodes, verified: int | None) -> LoadReport:
         """Activate and retire; `verified` samples, or None where another load verified, and wrote the activation."""
-        name = manifest.dataset
-        with self._step(Step.ACTIVATE, "one durable write per shard"):
-            began = self._clock()
-            reached = self._reach(manifest, nodes, Step.ACTIVATE, State.ACTIVE, with_goal(name, manifest.version, Goal.ACTIVE))
-            window = self._clock() - began
-        with self._step(Step.RETIRE, f"the newest {RETIRED_MAX} retired version stays as the way back"):
-            self.documents.change(with_retained(name, RETIRED_MAX))
+        manifest = built.manifest
+        mode = MODES[manifest.mode]
+        with self._steps.step(Step.ACTIVATE, mode.activate):
+            reached = self._phases.begin(Step.ACTIVATE, built, nodes).done()
+        with self._steps.step(Step.RETIRE, mode.retire):
+            self.documents.change(self._phases.retained(manifest.dataset))
+            crash_point(coordinator_point(Step.RETIRE, "written"))
             nodes.wake()
+        self._note_changed(manifest, reached)
+        read = sum(one.samples_checked for one in reached.values())
         if verified is None:
-            return self._report(manifest, changed=True, samples=sum(one.samples_checked for one in reached.values()))
-        return self._report(manifest, changed=True, samples=verified, window=window)
+            return self._report(manifest, changed=True, samples=read)
+        window = window_of(nodes.topology, reached)
+        if manifest.mode == "upsert":
+            window = self._steps.seconds[str(Step.ACTIVATE)]
+        return self._report(manifest, changed=True, samples=verified or read, window=window)
 
-    def _reach(self, manifest: Manifest, nodes: Nodes, step: Step, state: State, change: Change) -> dict[str, VersionStatus]:
-        """Write a change, and wait until every node has brought the version to `state`."""
-        epoch = self.documents.change(change).epoch
-        nodes.wake()
-
-        def still_wanted() -> None:
-            desired = self.documents.desired()
-            if change(desired) != desired:
-                message = (
-                    f"{manifest.dataset} {manifest.version} was taken back by another load ({last_writer(desired)}): see `redkv status`"
+    def _note_changed(self, manifest: Manifest, reached: Mapping[str, VersionStatus]) -> None:
+        """Of an upsert, which samples read otherwise by now than at build time."""
+        for node, one in reached.items():
+            if one.samples_changed:
+                self._steps.note(
+                    f"{one.samples_changed} of {one.samples_checked} sampled keys of {manifest.dataset} on {node} read otherwise than they "
+                    f"were built: that is as it should be if clients write them, and worth a look if not"
                 )
-                raise ConcurrentLoadError(message, dataset=manifest.dataset, version=manifest.version)
-
-        target = Target(manifest.dataset, manifest.version, state, epoch, manifest.build_id)
-        return self._watch(nodes, still_wanted).until(target, step)
-
-    def _clear_failed(self, desired: Desired, manifest: Manifest, nodes: Nodes) -> None:
-        """A failure that an earlier load left behind stands on its nodes until the version is withdrawn."""
-        name, version = manifest.dataset, manifest.version
-        current = desired.datasets.get(name)
-        if current is None or current.find(version) is None:
-            return
-        seen = {node: one.find(name, version) for node, one in nodes.statuses().items() if isinstance(one, NodeStatus)}
-        failed = [node for node, one in seen.items() if one is not None and failed_for_good(one)]
-        if failed:
-            self._note(f"{name} {version} failed before on {', '.join(failed)}: beginning anew")
-            self._withdraw(name, version, nodes)
-
-    def _withdraw(self, dataset: str, version: str, nodes: Nodes) -> None:
-        """Take a version back, and wait a moment until its nodes confirm it. A failure here is told; the one that led here counts."""
-        try:
-            desired = self.documents.change(without_version(dataset, version))
-            current = desired.datasets.get(dataset)
-            if current is not None and current.find(version) is not None:
-                return  # clients read it: another load brought it through
-            nodes.wake()
-            left = self._watch(nodes).until_gone(dataset, version, desired.epoch)
-            away = [node for node, one in nodes.statuses(LOOK_S_MAX).items() if not isinstance(one, NodeStatus)]
-        except RedkvError as failure:
-            self._note(f"{dataset} {version} could not be withdrawn ({failure}): the same command does it when the cause is gone")
-            return
-        self._note(f"{dataset} {version} was withdrawn; what clients read is as before")
-        if away:
-            self._note(f"{', '.join(away)} can't be asked, and will drop it when back")
-        if left:
-            self._note(f"{', '.join(left)} did not confirm that yet: look at `redkv status` before you try again")
-
-    def _watch(self, nodes: Nodes, check: Callable[[], None] = lambda: None) -> Watch:
-        return Watch(nodes, self._listener, self._patience, self._clock, self._sleep, check)
-
-    def _note(self, message: str) -> None:
-        self._listener(Noted(message))
-
-    @contextmanager
-    def _step(self, step: Step, message: str) -> Iterator[None]:
-        self._listener(StepBegan(step, message))
-        began = self._clock()
-        try:
-            yield
-        finally:
-            self._seconds[str(step)] = self._clock() - began
-            self._listener(StepEnded(step, self._seconds[str(step)]))
 
     def _report(self, manifest: Manifest, *, changed: bool, samples: int = 0, window: float | None = None) -> LoadReport:
-        total = manifest.totals
+        total, whole = manifest.totals, manifest.in_all
         return LoadReport(
             dataset=manifest.dataset,
             version=manifest.version,
@@ -262,37 +210,23 @@ class Coordinator:
             changed=changed,
             source_rows=total.source_rows,
             skipped=total.skipped,
-            keys=total.keys,
+            keys=whole.keys if whole else total.keys,
             bytes=total.bytes,
             samples_checked=samples,
             swap_window_s=window,
-            seconds=dict(self._seconds),
+            mode=manifest.mode,
+            deletes=total.deletes,
+            base=manifest.bases[0].version if manifest.bases else None,
+            keys_put=total.keys,
+            seconds=dict(self._steps.seconds),
         )
-
-
-def _check_order(desired: Desired, spec: DatasetSpec, version: str) -> None:
-    current = desired.datasets.get(spec.dataset)
-    active = current.active if current else None
-    if active and version_order(version) < version_order(active.version):
-        message = (
-            f"{spec.dataset} {version} is older than the active version {active.version}: choose a newer version id, "
-            f"e.g. {next_rebuild(active.version)}"
-        )
-        raise UsageError(message, dataset=spec.dataset, version=version, active=active.version)
 
 
 def _is_active(desired: Desired, manifest: Manifest) -> bool:
-    current = desired.datasets.get(manifest.dataset)
-    active = current.active if current else None
+    active = active_of(desired, manifest.dataset)
     return active is not None and (active.version, active.build_id) == (manifest.version, manifest.build_id)
 
 
 def _serves(node: NodeStatus, manifest: Manifest) -> bool:
     found = node.find(manifest.dataset, manifest.version)
     return found is not None and (found.build_id, found.state) == (manifest.build_id, State.ACTIVE)
-
-
-def _is_final(failure: RedkvError) -> bool:
-    """Whether a failure says something of the version, so that waiting longer would not help. This process' own store says nothing."""
-    own_store = isinstance(failure, StoreError) and "node" not in failure.fields
-    return failure.outcome is Outcome.FATAL and not isinstance(failure, StalledError) and not own_store

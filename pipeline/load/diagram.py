@@ -16,7 +16,8 @@ stateDiagram-v2
 """
 _OUTRO = """```
 
-Not drawn: `fail` leads from every state to `failed`, `remove` from every state but `active` to `absent`.
+Not drawn: `fail` leads from every state to `failed`; `remove` from `staging`, `staged`, `ingesting`, `ready` and `retired` to `absent`,
+when work was stopped there, or what lies on the disk is not what is needed any more.
 """
 
 

@@ -3,18 +3,17 @@
 Rules:
 - A change is a pure function of the document; it is applied to what is there, and written only if nobody wrote in between.
 - The epoch grows by one with every write. A change that changes nothing writes nothing.
+- Whatever a change did is told in the document that it wrote (audit.py); the records of the write before are stored first.
 - An answer that got lost is resolved by reading back: the document that stands there says whether it was ours.
 - A change holds for whatever it meets, since another load may have written in between: it never takes an active version from its
-  readers, never moves a goal back, and never puts an older version over a newer one.
+  readers, never moves a goal back, and never puts an older version over a newer one unasked.
 """
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import random
-import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,8 +30,12 @@ from pipeline.format.errors import (
 )
 from pipeline.format.layout import desired_key, manifest_key, topology_key
 from pipeline.format.manifest import Manifest
-from pipeline.format.records import version_order
+from pipeline.format.records import Mode, version_order
 from pipeline.format.topology import Topology
+from pipeline.load.audit import Trail, author, deeds
+from pipeline.load.retention import surplus_on_nodes
+from pipeline.load.wayback import check_not_bad, is_overtaken, stamped
+from pipeline.settings import Keep
 from pipeline.store import ObjectStore
 
 ATTEMPTS_MAX = 20  # writers collide only when two coordinators change the same cluster in the same 50 ms
@@ -52,12 +55,15 @@ class ClusterDocuments:
         cluster: str,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        name: str = "",
     ) -> None:
         self.store = store
+        self.trail = Trail(store, cluster)
+        self.author = author(name)
         self.cluster = cluster
         self._clock = clock
         self._sleep = sleep
-        self._author = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
+        self.process = f"{self.author}:{os.getpid()}"
 
     def topology(self) -> Topology:
         """The cluster's topology.
@@ -77,8 +83,12 @@ class ClusterDocuments:
         """The desired state; an empty one at epoch 0 if it was never written."""
         return self._read()[0]
 
-    def change(self, change: Change) -> Desired:
-        """Apply a change and write it; the document as it stands then.
+    def now_ms(self) -> int:
+        """What the clock says."""
+        return int(self._clock() * 1000)
+
+    def change(self, change: Change, why: str = "") -> Desired:
+        """Apply a change and write it; the document as it stands then. `why` is kept in the audit trail.
 
         Raises:
             ConflictError: other writers were faster, ATTEMPTS_MAX times.
@@ -88,8 +98,11 @@ class ClusterDocuments:
             wanted = change(current)
             if wanted == current:
                 return current
-            stamp = {"epoch": current.epoch + 1, "written_by": self._author, "written_at_ms": int(self._clock() * 1000)}
-            wanted = Desired.model_validate({**wanted.model_dump(), **stamp})
+            self.trail.keep(current.audit)
+            now_ms = self.now_ms()
+            stamp = {"epoch": current.epoch + 1, "written_by": self.process, "written_at_ms": now_ms}
+            wanted = stamped(current, wanted, now_ms).model_copy(update=stamp)
+            wanted = Desired.model_validate({**wanted.model_dump(), "audit": deeds(current, wanted, self.author, now_ms, why)})
             try:
                 self._write(wanted, etag)
                 return wanted
@@ -125,14 +138,20 @@ class ClusterDocuments:
             self.store.replace(key, document.to_json(), etag)
 
 
-def check_prefix(desired: Desired, dataset: str, prefix: str) -> None:
-    """Whether a dataset may own a prefix.
+def check_prefix(desired: Desired, dataset: str, prefix: str, mode: Mode = "replace") -> None:
+    """Whether a dataset may own a prefix, and be loaded in a mode.
 
     Raises:
         PrefixOverlapError: another dataset's prefix overlaps it.
-        SpecError: the dataset is registered with another prefix.
+        SpecError: the dataset is registered with another prefix, or in the other mode.
     """
     for name, other in desired.datasets.items():
+        if name == dataset and other.mode != mode:
+            message = (
+                f"dataset {dataset} is loaded in mode {other.mode} on this cluster, the spec says {mode}: keep the mode, or give the "
+                f"dataset another name and prefix"
+            )
+            raise SpecError(message, dataset=dataset, mode=mode, registered=other.mode)
         if name == dataset and other.prefix != prefix:
             message = (
                 f"dataset {dataset} owns the prefix {other.prefix!r} on this cluster, the spec's key starts with {prefix!r}: "
@@ -147,17 +166,19 @@ def check_prefix(desired: Desired, dataset: str, prefix: str) -> None:
             raise PrefixOverlapError(message, dataset=dataset, prefix=prefix, other=name, other_prefix=other.prefix)
 
 
-def with_version(dataset: str, prefix: str, entry: DesiredVersion) -> Change:
+def with_version(dataset: str, prefix: str, entry: DesiredVersion, mode: Mode = "replace") -> Change:
     """A change: the dataset is registered, and holds this version with at least this goal.
 
     Raises (when applied):
         PrefixOverlapError, SpecError: as `check_prefix`.
         UsageError: clients read another build of this version.
+        BadVersionError: it was marked bad.
     """
 
     def change(desired: Desired) -> Desired:
-        check_prefix(desired, dataset, prefix)
-        current = desired.datasets.get(dataset, DesiredDataset(prefix=prefix))
+        check_not_bad(desired, dataset, entry.version)
+        check_prefix(desired, dataset, prefix, mode)
+        current = desired.datasets.get(dataset, DesiredDataset(prefix=prefix, mode=mode))
         known = current.find(entry.version)
         if known and known.build_id == entry.build_id and known.goal is not Goal.RETIRED:
             return desired
@@ -168,25 +189,32 @@ def with_version(dataset: str, prefix: str, entry: DesiredVersion) -> Change:
             )
             raise UsageError(message, dataset=dataset, version=entry.version, active_build=known.build_id, build=entry.build_id)
         others = [one for one in current.versions if one.version != entry.version]
-        return _with_versions(desired, dataset, current, [*others, entry])
+        same = known is not None and known.build_id == entry.build_id
+        added = entry.model_copy(update={"retired_at_ms": known.retired_at_ms}) if known and same else entry  # it stays a way back
+        return _with_versions(desired, dataset, current, [*others, added])
 
     return change
 
 
-def with_goal(dataset: str, version: str, goal: Goal) -> Change:
-    """A change: the version gets this goal, unless it is further already; an activation retires the version that was active so far.
+def with_goal(dataset: str, version: str, goal: Goal, *, over_newer: bool = False) -> Change:
+    """A change: the version gets this goal, unless it is further already; an activation retires the version that was active so far,
+    and ends the bringing of older ones.
+
+    `over_newer` lets it be older than the one that it is put over.
 
     Raises (when applied):
         ConcurrentLoadError: another load withdrew the version, or activated a newer one.
+        BadVersionError: it was marked bad.
     """
 
     def change(desired: Desired) -> Desired:
+        check_not_bad(desired, dataset, version)
         current = desired.datasets.get(dataset)
         known = current.find(version) if current else None
         if current is None or known is None:
             message = f"{dataset} {version} is no longer wanted on this cluster: another load withdrew it ({last_writer(desired)})"
             raise ConcurrentLoadError(message, dataset=dataset, version=version)
-        if current.active and version_order(current.active.version) > version_order(version):
+        if not over_newer and current.active and version_order(current.active.version) > version_order(version):
             message = (
                 f"{dataset} {current.active.version} became active in the meantime ({last_writer(desired)}): "
                 f"{version} is older, and is not put over it"
@@ -198,7 +226,7 @@ def with_goal(dataset: str, version: str, goal: Goal) -> Change:
         for one in current.versions:
             if one.version == version:
                 versions.append(one.model_copy(update={"goal": goal}))
-            elif goal is Goal.ACTIVE and one.goal is Goal.ACTIVE:
+            elif goal is Goal.ACTIVE and (one.goal is Goal.ACTIVE or is_overtaken(one, version)):
                 versions.append(one.model_copy(update={"goal": Goal.RETIRED}))
             else:
                 versions.append(one)
@@ -220,18 +248,15 @@ def without_version(dataset: str, version: str) -> Change:
     return change
 
 
-def with_retained(dataset: str, retired_max: int) -> Change:
-    """A change: of the retired versions only the newest `retired_max` stay, and nothing that never came to be active before a newer one."""
+def with_retained(dataset: str, keep: Keep, now_ms: int) -> Change:
+    """A change: nodes hold no more versions than are kept (retention.py)."""
 
     def change(desired: Desired) -> Desired:
         current = desired.datasets.get(dataset)
-        if current is None or current.active is None:
+        if current is None:
             return desired
-        active = version_order(current.active.version)
-        retired = [one.version for one in current.versions if one.goal is Goal.RETIRED]
-        surplus = set(retired[: max(0, len(retired) - retired_max)])
-        overtaken = {one.version for one in current.versions if one.goal is not Goal.RETIRED and version_order(one.version) < active}
-        return _with_versions(desired, dataset, current, [one for one in current.versions if one.version not in surplus | overtaken])
+        surplus = surplus_on_nodes(current, keep, now_ms)
+        return _with_versions(desired, dataset, current, [one for one in current.versions if one.version not in surplus])
 
     return change
 

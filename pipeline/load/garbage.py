@@ -57,12 +57,6 @@ def find_garbage(store: ObjectStore, now_s: float, age_min_s: float = AGE_MIN_S)
                     yield found
 
 
-def remove_garbage(store: ObjectStore, garbage: Garbage) -> None:
-    """Delete it."""
-    for one in garbage.objects:
-        store.delete(one.key)
-
-
 def _named(store: ObjectStore, dataset: str, version: str) -> set[str]:
     key = manifest_key(dataset, version)
     try:

@@ -20,10 +20,11 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import SecretStr
 
-from pipeline.format.errors import FormatError, SidecarUnavailableError
+from pipeline.format.errors import FormatError, RedkvError, SidecarUnavailableError
 from pipeline.format.topology import Node, Topology
-from pipeline.load.status import NodeStatus
+from pipeline.load.status import NodeStatus, VersionCheck
 
+CHECK_S_MAX = 60.0  # some hundred reads per shard, behind the readers
 ANSWER_S_MAX = 5.0  # a status is made from memory: a sidecar that needs longer is in trouble
 LOOK_S_MAX = 0.5  # within a load: news of the others is shown though one node thinks
 CONNECTIONS_MAX = 256  # one per node and question; file descriptors end at 1024 on many machines
@@ -73,6 +74,39 @@ class Nodes:
     def wake(self) -> None:
         """Tell every node that the desired state changed. One that misses it finds out by its own poll."""
         wait([self._ask(self._wake, node) for node in self.topology.nodes], timeout=LOOK_S_MAX)
+
+    def say(self, action: str, dataset: str, version: str) -> dict[str, RedkvError | None]:
+        """Control one version on all nodes (pause, resume, retry); what each refused, None where it was taken."""
+
+        async def told(node: Node) -> RedkvError | None:
+            answer = await self._posted(node, f"versions/{dataset}/{version}/{action}", ANSWER_S_MAX)
+            return answer if isinstance(answer, RedkvError) else None
+
+        return self._all(told)
+
+    def check(self, dataset: str, version: str) -> dict[str, VersionCheck | RedkvError]:
+        """Let all nodes look at one version again; what each found, or why it could not."""
+
+        async def looked(node: Node) -> VersionCheck | RedkvError:
+            answer = await self._posted(node, f"versions/{dataset}/{version}/check", CHECK_S_MAX)
+            return answer if isinstance(answer, RedkvError) else VersionCheck.from_json(answer, f"the check of {node.name}")
+
+        return self._all(looked)
+
+    def _all(self, question: Callable[[Node], Coroutine[Any, Any, T]]) -> dict[str, T]:
+        asked = {node.name: self._ask(question, node) for node in self.topology.nodes}
+        return {name: one.result() for name, one in asked.items()}
+
+    async def _posted(self, node: Node, what: str, wait_s: float) -> bytes | RedkvError:
+        """The answer to a POST, or the refusal that the node says by name."""
+        try:
+            async with asyncio.timeout(wait_s):
+                answer = await self._client.post(f"{node.sidecar_url.rstrip('/')}/v1/{what}", timeout=wait_s)
+            if answer.is_error and answer.headers.get("content-type", "").startswith("application/json"):
+                return RedkvError.from_json(answer.json())
+            return answer.raise_for_status().content
+        except _FAILURES as failed:
+            return _unavailable(node, _reason(failed))
 
     def _ask(self, question: Callable[[Node], Coroutine[Any, Any, T]], node: Node) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(self._asking(question, node), self._loop)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.format.errors import RedkvError
+from pipeline.format.queue import LoadQueue
+from pipeline.format.records import Mode
 from pipeline.load.states import State
 from pipeline.load.status import VersionStatus
 
@@ -16,6 +18,7 @@ class Step(StrEnum):
 
     PLAN = "plan"
     BUILD = "build"
+    QUEUE = "queue"
     STAGE = "stage"
     INGEST = "ingest"
     VERIFY = "verify"
@@ -52,6 +55,14 @@ class BuildSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueSeen:
+    """A look at the queue by a load that waits: its place, 1 for the next, and the whole queue."""
+
+    place: int
+    queue: LoadQueue
+
+
+@dataclass(frozen=True, slots=True)
 class NodesSeen:
     """A look at all nodes, by name."""
 
@@ -66,7 +77,7 @@ class Noted:
     message: str
 
 
-LoadEvent = StepBegan | StepEnded | BuildSeen | NodesSeen | Noted
+LoadEvent = StepBegan | StepEnded | BuildSeen | QueueSeen | NodesSeen | Noted
 Listener = Callable[[LoadEvent], None]
 """Who is told. What it raises ends the load, as an interruption would."""
 
@@ -75,7 +86,10 @@ Listener = Callable[[LoadEvent], None]
 class LoadReport:
     """What a load came to.
 
-    `changed` is False if there was nothing to do. `seconds` by step, `swap_window_s` from the activation's write to the last node's report.
+    `changed` is False if there was nothing to do. `seconds` by step, `swap_window_s` between the first and the last shard's swap, of an
+    `upsert` until all of it was in.
+    `deletes` are the keys that an `upsert` removed, or the entries that a delta did. A delta lies on `base`, and puts `keys_put` keys over
+    it; `keys` are all that it comes to, or where only nodes know that, those that it puts.
     """
 
     dataset: str
@@ -89,6 +103,10 @@ class LoadReport:
     samples_checked: int = 0
     swap_window_s: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    mode: Mode = "replace"
+    deletes: int = 0
+    base: str | None = None
+    keys_put: int = 0
 
 
 RANK = {

@@ -1,7 +1,8 @@
 """The states of one version on one node, and the steps between them.
 
 Everything that affects the state machine lives here: TRANSITIONS is the whole of it, docs/states.md is drawn from it.
-PAUSED is not a state; cancelling is the event REMOVE, from wherever a version stands.
+PAUSED is not a state, and neither is CANCELLED: the first keeps a version where it stands, the second is a failure of that name. A version
+that nobody wants any more is forgotten, from wherever it stands.
 """
 
 from __future__ import annotations
@@ -52,10 +53,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
         (state, Event.FAIL): State.FAILED
         for state in (State.ABSENT, State.STAGING, State.STAGED, State.INGESTING, State.READY, State.ACTIVE, State.RETIRED)
     },
-    **{
-        (state, Event.REMOVE): State.ABSENT
-        for state in (State.STAGING, State.STAGED, State.INGESTING, State.READY, State.RETIRED, State.FAILED)
-    },
+    **{(state, Event.REMOVE): State.ABSENT for state in (State.STAGING, State.STAGED, State.INGESTING, State.READY, State.RETIRED)},
 }
 
 

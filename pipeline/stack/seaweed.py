@@ -99,7 +99,8 @@ class Seaweed:
         self.folder.mkdir(parents=True, exist_ok=True)
         flags = [f"-{name}={port}" for name, port in zip(PORT_FLAGS, self.ports, strict=True)]
         sockets = [f"-{part}.localSocket={path}" for part, path in zip(("filer", "s3"), self._sockets(), strict=False)]
-        command = [_weed(), "mini", f"-dir={self.folder}", f"-bucket={BUCKET}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"]
+        where = [f"-dir={self.folder}", f"-bucket={BUCKET}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"]
+        command = [_weed(), f"-logdir={log.parent}", "mini", *where]  # by default it logs into /tmp, too
         secrets = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
         return Program("s3", [*command, *_OFF, *flags, *sockets], secrets, log, self._is_ready, self.ports)
 

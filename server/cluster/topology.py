@@ -1,6 +1,8 @@
 """The topology as a shard follows it: which slots it serves, and where it sends clients for the others.
 
 Rules:
+- A replica owns nothing and holds the slots of its primary, which it serves to connections that said READONLY.
+- A shard outside of cluster mode owns all slots; of the topology it follows the epoch only.
 - The file is read at start and on `REDKV TOPOLOGY`. Without one, nobody owns a slot: every keyed command answers CLUSTERDOWN.
 - A lower epoch than the followed one is refused; a broken file is refused; in both cases what was followed stays.
 """
@@ -11,19 +13,28 @@ from itertools import groupby
 from pathlib import Path
 
 from pipeline.format.errors import NodeError, StaleEpochError
-from pipeline.format.slots import SLOT_COUNT
+from pipeline.format.slots import SLOT_COUNT, slot_set
 from pipeline.format.topology import Shard, Topology
-from server.resp import replies, texts
+from server.resp import texts
 
 
 class ClusterView:
-    """One shard's view of its cluster; `owned[slot]` is 1 for its own slots."""
+    """One shard's view of its cluster. `owned[slot]` is 1 for its own slots, `copied[slot]` for its primary's; `held_slots` are both.
 
-    def __init__(self, name: str, path: Path) -> None:
-        self.name = name
+    `myself` is this shard as the topology has it, else as it was given; `primary` whom it replicates; `replicas` who replicates it;
+    `is_replicated` is true with either, and means that no client writes here: nothing would carry a write to the others.
+    """
+
+    def __init__(self, myself: Shard, path: Path, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.myself = myself
+        self.primary: Shard | None = None
+        self.replicas: tuple[Shard, ...] = ()
+        self.is_replicated = False
         self.topology: Topology | None = None
-        self.owned = bytearray(SLOT_COUNT)
-        self.owned_slots: frozenset[int] = frozenset()
+        self.owned = bytearray(SLOT_COUNT) if enabled else bytearray(b"\1" * SLOT_COUNT)
+        self.copied = bytearray(SLOT_COUNT)
+        self.held_slots: frozenset[int] = frozenset() if enabled else frozenset(range(SLOT_COUNT))
         self.owners: list[Shard | None] = [None] * SLOT_COUNT
         self._path = path
 
@@ -34,8 +45,9 @@ class ClusterView:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """All shards."""
-        return self.topology.shards if self.topology else ()
+        """All shards, this one too, though the topology may not know it."""
+        known = self.topology.shards if self.topology else ()
+        return known if self.myself in known else (self.myself, *known)
 
     def reload(self) -> int:
         """Follow the file; the epoch that is followed now.
@@ -59,12 +71,18 @@ class ClusterView:
         self._follow(topology)
         return topology.epoch
 
-    def redirection(self, slot: int) -> bytes:
-        """What a client hears that asked for a slot which this shard does not own."""
+    def redirection(self, slot: int) -> str:
+        """The error that a client hears that asked for a slot which this shard does not own."""
         owner = self.owners[slot]
-        if owner is None:
-            return replies.error(texts.SLOT_UNSERVED)
-        return replies.error(texts.moved(slot, owner.host, owner.port))
+        return texts.SLOT_UNSERVED if owner is None else texts.moved(slot, owner.host, owner.port)
+
+    def primary_of(self, shard: Shard) -> Shard | None:
+        """Whom a shard replicates."""
+        return self.topology.find(shard.replica_of) if self.topology and shard.replica_of is not None else None
+
+    def replicas_of(self, shard: Shard) -> tuple[Shard, ...]:
+        """Who replicates a shard."""
+        return self.topology.replicas_of(shard.name) if self.topology else ()
 
     def runs(self) -> list[tuple[int, int, Shard]]:
         """Owned slots in order, as (first, last, owner) of the longest runs."""
@@ -76,11 +94,20 @@ class ClusterView:
         return found
 
     def _follow(self, topology: Topology) -> None:
+        self.topology = topology
+        if not self.enabled:
+            return
         owners: list[Shard | None] = [None] * SLOT_COUNT
         for shard in topology.shards:
             for one in shard.slots:
                 owners[one.first : one.last + 1] = [shard] * (one.last - one.first + 1)
         self.owners = owners
-        self.owned[:] = bytes(owner is not None and owner.name == self.name for owner in owners)
-        self.owned_slots = frozenset(slot for slot, mine in enumerate(self.owned) if mine)
-        self.topology = topology
+        name = self.myself.name
+        self.myself = topology.find(name) or self.myself.model_copy(update={"slots": (), "replica_of": None})
+        self.primary = self.primary_of(self.myself)
+        self.replicas = topology.replicas_of(name)
+        self.is_replicated = self.primary is not None or bool(self.replicas)
+        self.held_slots = slot_set(topology.held_by(name))
+        owned = slot_set(self.myself.slots)
+        self.owned[:] = bytes(slot in owned for slot in range(SLOT_COUNT))
+        self.copied[:] = bytes(slot in self.held_slots and slot not in owned for slot in range(SLOT_COUNT))

@@ -1,11 +1,12 @@
-"""CLIENT: names, ids, and who is connected."""
+"""CLIENT: names, ids, and who is connected. What ends or holds connections is in clientcontrol.py."""
 
 from __future__ import annotations
 
 from server.commands.arguments import integer as to_integer
 from server.commands.registry import Family
 from server.resp import texts
-from server.resp.replies import NULL, OK, ReplyError, Verbatim, bulk, encode, integer
+from server.resp.helptexts import CLIENT_HELP
+from server.resp.replies import NULL, OK, ReplyError, ReplySet, Simple, Verbatim, bulk, encode, integer
 from server.session import Session
 
 FAMILY = Family("connection", "connection")
@@ -14,7 +15,7 @@ FAMILY.container("client")
 
 _BASIC = "noscript loading stale"
 _ADMIN = "admin noscript loading stale"
-_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"})
+CLIENT_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"})
 
 
 def set_name(session: Session, name: bytes) -> None:
@@ -71,7 +72,7 @@ def client_list(session: Session, words: list[bytes], _slot: int) -> bytes:
     sessions = list(session.services.sessions.values())
     option = words[2].lower() if len(words) > 2 else b""
     if option == b"type" and len(words) == 4:
-        if words[3].lower() not in _TYPES:
+        if words[3].lower() not in CLIENT_TYPES:
             raise ReplyError(texts.client_type(words[3]))
         sessions = sessions if words[3].lower() == b"normal" else []
     elif option == b"id" and len(words) > 3:
@@ -90,6 +91,50 @@ def no_evict(_session: Session, words: list[bytes], _slot: int) -> bytes:
     return OK
 
 
+@FAMILY.command("client|getredir", 2, _BASIC)
+def getredir(_session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """Where invalidations go: nowhere, because nothing is tracked."""
+    return integer(-1)
+
+
+@FAMILY.command("client|trackinginfo", 2, _BASIC)
+def trackinginfo(session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """Nothing is tracked."""
+    return encode({"flags": ReplySet((b"off",)), "redirect": -1, "prefixes": []}, session.resp)
+
+
+@FAMILY.command("client|tracking", -3, _BASIC)
+def tracking(_session: Session, words: list[bytes], _slot: int) -> bytes:
+    """OFF is what it is; ON is refused, because this server sends no invalidations."""
+    options = [word.lower() for word in words[3:]]
+    place = 0
+    while place < len(options):
+        if options[place] in (b"prefix", b"redirect") and place + 1 < len(options):
+            place += 2
+        elif options[place] in (b"bcast", b"optin", b"optout", b"noloop"):
+            place += 1
+        else:
+            raise ReplyError(texts.SYNTAX)
+    match words[2].lower():
+        case b"off":
+            return OK
+        case b"on":
+            raise ReplyError(texts.TRACKING_PREFIX if b"prefix" in options and b"bcast" not in options else texts.NO_TRACKING)
+    raise ReplyError(texts.SYNTAX)
+
+
+@FAMILY.command("client|caching", 3, _BASIC)
+def caching(_session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """Refused: nothing is tracked."""
+    raise ReplyError(texts.CACHING_WITHOUT_TRACKING)
+
+
+@FAMILY.command("client|help", 2, "loading stale")
+def client_help(session: Session, _words: list[bytes], _slot: int) -> bytes:
+    """What there is."""
+    return encode([Simple(line) for line in CLIENT_HELP], session.resp)
+
+
 def _line(session: Session) -> str:
     now = session.services.engine.clock()
     fields = {
@@ -100,11 +145,14 @@ def _line(session: Session) -> str:
         "name": session.name.decode(),
         "age": (now - session.created_ms) // 1_000,
         "idle": (now - session.last_ms) // 1_000,
-        "flags": "N",
+        "flags": "r" if session.readonly else "N",
         "db": 0,
         "sub": 0,
         "psub": 0,
+        "ssub": 0,
         "multi": -1,
+        "qbuf": session.client.unparsed_bytes() if session.client else 0,
+        "omem": session.client.unsent_bytes() if session.client else 0,
         "cmd": session.last_command,
         "user": "default",
         "redir": -1,

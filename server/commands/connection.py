@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+from hmac import compare_digest
+
+from server.cluster.roles import hello_role
 from server.commands.arguments import INT32_MAX, integer
 from server.commands.client import set_name
 from server.commands.registry import Family
@@ -13,6 +18,7 @@ FAMILY = Family("connection", "connection")
 
 REDIS_VERSION = "7.0.15"  # whose behaviour this server shows; clients choose features by it
 PROTOCOLS = (2, 3)
+DEFAULT_USER = b"default"  # as in Redis, whose password is `requirepass`; without one, any is right
 
 _AT_ANY_TIME = "noscript loading stale fast no_auth allow_busy"
 _PONG = simple("PONG")
@@ -45,45 +51,47 @@ def hello(session: Session, words: list[bytes], _slot: int) -> bytes:
     while place < len(words):
         option, left = words[place].lower(), len(words) - 1 - place
         if option == b"auth" and left >= 2:
-            _authenticate(words[place + 1])
+            _authenticate(session, words[place + 1], words[place + 2])
             place += 3
         elif option == b"setname" and left:
             set_name(session, words[place + 1])
             place += 2
         else:
             raise ReplyError(texts.hello_syntax(words[place]))
+    if session.locked:
+        raise ReplyError(texts.HELLO_NO_AUTH)
     session.resp = version or session.resp
     greeting = {
         "server": "redis",
         "version": REDIS_VERSION,
         "proto": session.resp,
         "id": session.id,
-        "mode": "cluster",
-        "role": "master",
+        "mode": "cluster" if session.services.cluster.enabled else "standalone",
+        "role": hello_role(session.services.cluster),
         "modules": [],
     }
     return encode(greeting, session.resp)
 
 
 @FAMILY.command("auth", -2, _AT_ANY_TIME)
-def auth(_session: Session, words: list[bytes], _slot: int) -> bytes:
-    """Authenticate; there are no passwords yet, so any is right for the default user."""
+def auth(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Authenticate as the only user, whose name is `default`."""
     if len(words) > 3:
         raise ReplyError(texts.SYNTAX)
-    if len(words) == 2:
+    if len(words) == 2 and not session.services.config.requirepass:
         raise ReplyError(texts.NO_PASSWORD_SET)
-    _authenticate(words[1])
+    _authenticate(session, words[1] if len(words) == 3 else DEFAULT_USER, words[-1])
     return OK
 
 
 @FAMILY.command("select", 2, "loading stale fast")
-def select(_session: Session, words: list[bytes], _slot: int) -> bytes:
-    """Choose database 0, the only one in cluster mode."""
+def select(session: Session, words: list[bytes], _slot: int) -> bytes:
+    """Choose database 0, the only one, in cluster mode and outside of it."""
     number = integer(words[1])
     if abs(number) > INT32_MAX:
         raise ReplyError(texts.OUT_OF_INT_RANGE)
     if number:
-        raise ReplyError(texts.SELECT_IN_CLUSTER)
+        raise ReplyError(texts.SELECT_IN_CLUSTER if session.services.cluster.enabled else texts.DB_OUT_OF_RANGE)
     return OK
 
 
@@ -95,12 +103,23 @@ def quit_(session: Session, _words: list[bytes], _slot: int) -> bytes:
 
 
 @FAMILY.command("reset", 1, _AT_ANY_TIME)
-def reset(session: Session, _words: list[bytes], _slot: int) -> bytes:
+def reset(session: Session, _words: list[bytes], _slot: int) -> bytes | Awaitable[bytes]:
     """Back to the state of a new connection."""
     session.reset()
+    return _locked_again() if session.locked else _RESET
+
+
+async def _locked_again() -> bytes:
+    """The reply in a turn of its own: what comes behind it in a pipeline is run as of who has not authenticated."""
+    await asyncio.sleep(0)
     return _RESET
 
 
-def _authenticate(user: bytes) -> None:
-    if user != b"default":
+def _authenticate(session: Session, user: bytes, password: bytes) -> None:
+    services = session.services
+    expected = services.config.requirepass
+    if user != DEFAULT_USER or (expected and not compare_digest(password, expected)):
+        services.stats.auth_failures += 1
+        services.warnings.warning("authentication failed", client=session.peer)
         raise ReplyError(texts.WRONG_PASSWORD)
+    session.authenticated()

@@ -5,8 +5,9 @@ Rules:
 - Arity counts the command's own word; negative means "at least". Key positions are (first, last, step);
   a negative last counts from the end.
 - `container|name` is a subcommand. A container answers by its subcommands; one with a handler of its own (COMMAND) works without any.
-- A handler gets the session, all words and the slot of the keys (NO_SLOT without keys), and returns reply bytes or raises ReplyError.
-  An `admin_only` handler may be a coroutine function: its connection waits, others go on.
+- A handler gets the session, all words and the slot of the first key (NO_SLOT without keys), and returns reply bytes or raises ReplyError.
+  It may return a coroutine instead: its connection waits, others go on (server/turns.py).
+- A handler checks everything before it changes anything, and changes all that it changes in one turn.
 """
 
 from __future__ import annotations
@@ -19,10 +20,24 @@ from server.session import Session
 Handler = Callable[[Session, list[bytes], int], bytes | Awaitable[bytes]]
 
 NO_SLOT = -1
+_BLIND = "set"  # Redis' key specification says that it reads, which it does only if an option wants it
 WORDS_MAX = 1 << 31  # no command has a smaller limit of its own than the parser's
 
 # ACL categories in the order of Redis' COMMAND reply.
-_CATEGORIES = ("keyspace", "read", "write", "sortedset", "hash", "string", "admin", "fast", "slow", "dangerous", "connection")
+_CATEGORIES = (
+    "keyspace",
+    "read",
+    "write",
+    "sortedset",
+    "hash",
+    "string",
+    "admin",
+    "fast",
+    "slow",
+    "dangerous",
+    "connection",
+    "transaction",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,7 @@ class Keys:
     step: int = 0
     access: str = ""
     notes: str = ""
+    last_access: str = ""  # if the last key is described apart, as RENAME's second one
 
     def of(self, words: list[bytes]) -> list[bytes]:
         """The keys of one command."""
@@ -48,9 +64,13 @@ READS_KEY = Keys(1, 1, 1, "RO access")
 LOOKS_AT_KEY = Keys(1, 1, 1, "RO")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Command:
-    """One command or subcommand. `least` and `most` are its arity, `first_key` and `single_key` where its keys stand."""
+    """One command or subcommand. `calls` is how often it ran; all else stays as it was declared.
+
+    `least` and `most` are its arity, `first_key` and `single_key` where its keys stand, `reads_key` whether it
+    reads the value of the one key that is its first argument, `looks_at_one_key` whether that is all that it does to keys.
+    """
 
     name: str
     run: Handler | None
@@ -67,7 +87,10 @@ class Command:
     writes: bool
     first_key: int
     single_key: bool
+    reads_key: bool
+    looks_at_one_key: bool
     subcommands: dict[bytes, Command] = field(default_factory=dict)
+    calls: int = 0  # counted where it runs: that is what costs least
 
 
 class Family:
@@ -133,6 +156,8 @@ class Family:
                 writes="write" in words,
                 first_key=keys.first,
                 single_key=keys.first == keys.last == 1,
+                looks_at_one_key=keys.first == keys.last == 1 and "write" not in words,
+                reads_key=keys.first == keys.last == 1 and keys.access.startswith(("RO", "RW")) and name != _BLIND,
             )
         )
 

@@ -1,161 +1,157 @@
-"""Sorted sets: ZRANGE in all its forms, ZSCORE, ZCARD, ZSCAN. Packed ones lie in rank order, so a range is a slice; big ones are walked."""
+"""Sorted sets, member by member: ZSCORE, ZMSCORE, ZCARD, ranks, ZRANDMEMBER, ZSCAN."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from itertools import takewhile
+import random
+from collections.abc import Awaitable, Sequence
 
 from pipeline.format.keys import Kind
-from pipeline.format.values import Flag, ValueType, parse_element_score, score_text
+from pipeline.format.values import parse_element_score, score_text
+from server.commands.arguments import INT64_MAX
 from server.commands.arguments import integer as to_integer
 from server.commands.registry import LOOKS_AT_KEY, READS_KEY, Family
-from server.commands.scanning import page_reply, parse_page, scan_big
-from server.commands.zrange import By, LexBounds, RangeOptions, ScoreBounds, lex_bounds, parse_options, score_bounds
+from server.commands.scanning import page_reply, parse_cursor, parse_page, scan_big, scan_live
+from server.commands.zset_access import Member, listed, listed_in_turns, read_zset
 from server.resp import texts
 from server.resp.replies import EMPTY_ARRAY, NULL, ReplyError, array, bulk, double, integer
 from server.session import Session
-from server.storage.big import BigCollection, gathered, ranked
+from server.storage.big import BigCollection, Entry, ranked
+from server.storage.big_zset import at_ranks, rank_of
 from server.storage.packed import PackedZset
 
 FAMILY = Family("sorted-set", "sortedset")
 
-_ZSET = int(ValueType.ZSET)
-_BIG = int(Flag.BIG)
-
-
-def _read(session: Session, key: bytes, slot: int) -> PackedZset | BigCollection | None:
-    raw = session.engine.read(key, slot)
-    if raw is None:
-        return None
-    if raw[0] != _ZSET:
-        raise ReplyError(texts.WRONG_TYPE)
-    return session.big(key, slot, raw) if raw[1] & _BIG else PackedZset(raw)
-
-
-@FAMILY.command("zrange", -4, "readonly", READS_KEY)
-def zrange(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
-    """Members in a range of ranks, scores or names."""
-    options = parse_options(words)
-    low, high = (words[3], words[2]) if options.reverse and options.by is not By.RANK else (words[2], words[3])
-    if options.by is By.RANK:
-        first_rank, last_rank = to_integer(low), to_integer(high)
-        zset = _read(session, words[1], slot)
-        if zset is None:
-            return EMPTY_ARRAY
-        first, end = _ranks(zset.count, first_rank, last_rank, options)
-        if first >= end:
-            return EMPTY_ARRAY
-        if isinstance(zset, BigCollection):
-            return _big_ranks(zset, first, end, options, session.resp)
-        return _emit(zset, first, end, options, session.resp)
-    bounds: ScoreBounds | LexBounds = score_bounds(low, high) if options.by is By.SCORE else lex_bounds(low, high)
-    zset = _read(session, words[1], slot)
-    if zset is None:
-        return EMPTY_ARRAY
-    if isinstance(zset, BigCollection):
-        return _big_range(zset, bounds, options, session.resp)
-    first, end = bounds(zset)
-    return _emit(zset, *_limited(first, end, options), options, session.resp)
+LISTPACK_INTEGER_MAX = 1 << 62  # of scores that Redis holds as integers
+PICKS_MAX = 1 << 20  # members that ZRANDMEMBER repeats at most: one reply is held in memory
 
 
 @FAMILY.command("zscore", 3, "readonly fast", READS_KEY)
 def zscore(session: Session, words: list[bytes], slot: int) -> bytes:
     """The score of a member."""
-    zset = _read(session, words[1], slot)
-    if isinstance(zset, BigCollection):
-        score = zset.score(words[2])
-        return NULL[session.resp] if score is None else double(score, session.resp)
-    rank = -1 if zset is None else zset.rank(words[2])
-    return NULL[session.resp] if zset is None or rank < 0 else double(zset.score(rank), session.resp)
+    return _scores(session, words, slot)[0]
 
 
-@FAMILY.command("zscan", -3, "readonly", READS_KEY, tips="nondeterministic_output")
-def zscan(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
-    """Members and scores, page by page."""
-    page = parse_page(words)
-    zset = _read(session, words[1], slot)
-    if zset is None:
-        return page_reply(0, [])
-    if isinstance(zset, BigCollection):
-        return scan_big(zset, page, lambda entry: _scanned(*ranked(entry[0])))
-    pairs = (_scanned(zset.member(rank), zset.score(rank)) for rank in range(zset.count))
-    return page_reply(0, [pair for pair in pairs if page.matches(pair[0])])
-
-
-def _scanned(member: bytes, score: float) -> tuple[bytes, bytes]:
-    return member, score_text(score)
+@FAMILY.command("zmscore", -3, "readonly fast", READS_KEY)
+def zmscore(session: Session, words: list[bytes], slot: int) -> bytes:
+    """The scores of some members."""
+    return array(len(words) - 2) + b"".join(_scores(session, words, slot))
 
 
 @FAMILY.command("zcard", 2, "readonly fast", LOOKS_AT_KEY)
 def zcard(session: Session, words: list[bytes], slot: int) -> bytes:
     """How many members a sorted set has."""
-    zset = _read(session, words[1], slot)
+    zset = read_zset(session, words[1], slot)
     return integer(0 if zset is None else zset.count)
 
 
-def _ranks(count: int, first: int, last: int, options: RangeOptions) -> tuple[int, int]:
-    """Ranks as a client counts them, as the first one and the one beyond in stored order."""
-    first = max(first + count if first < 0 else first, 0)
-    last = last + count if last < 0 else min(last, count - 1)
-    if first > last:
-        return 0, 0
-    return (count - 1 - last, count - first) if options.reverse else (first, last + 1)
+@FAMILY.command("zrank", 3, "readonly fast", READS_KEY)
+def zrank(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
+    """The rank of a member, counted from the lowest score."""
+    return _rank(session, words, slot, reverse=False)
 
 
-async def _big_ranks(big: BigCollection, first: int, end: int, options: RangeOptions, resp: int) -> bytes:
+@FAMILY.command("zrevrank", 3, "readonly fast", READS_KEY)
+def zrevrank(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
+    """The rank of a member, counted from the highest score."""
+    return _rank(session, words, slot, reverse=True)
+
+
+@FAMILY.command("zrandmember", -2, "readonly", READS_KEY, tips="nondeterministic_output")
+def zrandmember(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
+    """One member, or some, by chance: distinct ones, or, by a negative count, any."""
+    single = len(words) == 2
+    number, with_scores = (1, False) if single else _pick_options(words)
+    zset = read_zset(session, words[1], slot)
+    if zset is None or not number:
+        return NULL[session.resp] if single else EMPTY_ARRAY
+    ranks = _chosen(zset.count, number)
+    if isinstance(zset, BigCollection):
+        return _picked_of_big(zset, ranks, session.resp, single=single, with_scores=with_scores)
+    return _picked([(zset.member(rank), zset.score(rank)) for rank in ranks], session.resp, single=single, with_scores=with_scores)
+
+
+@FAMILY.command("zscan", -3, "readonly", READS_KEY, tips="nondeterministic_output")
+def zscan(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
+    """Members and scores, page by page."""
+    parse_cursor(words[2])
+    zset = read_zset(session, words[1], slot)
+    if zset is None:
+        return page_reply(0, [])  # Redis looks at the options only then
+    page = parse_page(words)
+    if isinstance(zset, PackedZset):
+        pairs = [(zset.member(rank), _packed_score(zset.score(rank))) for rank in range(zset.count)]
+        return page_reply(0, [pair for pair in pairs if page.matches(pair[0])])
+    if zset.build_id is None:
+        return scan_live(session.services.cursors, zset, Kind.ZSET_MEMBER, page, _scanned_member)
+    return scan_big(zset, page, lambda entry: _scanned(ranked(entry)))
+
+
+def _scores(session: Session, words: list[bytes], slot: int) -> list[bytes]:
+    zset = read_zset(session, words[1], slot)
+    members, null, resp = words[2:], NULL[session.resp], session.resp
+    if zset is None:
+        return [null] * len(members)
+    if isinstance(zset, BigCollection):
+        return [null if score is None else double(score, resp) for score in zset.scores(members)]
+    return [null if rank < 0 else double(zset.score(rank), resp) for rank in map(zset.rank, members)]
+
+
+def _rank(session: Session, words: list[bytes], slot: int, *, reverse: bool) -> bytes | Awaitable[bytes]:
+    zset = read_zset(session, words[1], slot)
+    if zset is None:
+        return NULL[session.resp]
+    if isinstance(zset, BigCollection):
+        score = zset.score(words[2])
+        return NULL[session.resp] if score is None else _rank_in_big(zset, (words[2], score), reverse=reverse)
+    rank = zset.rank(words[2])
+    return NULL[session.resp] if rank < 0 else integer(zset.count - 1 - rank if reverse else rank)
+
+
+async def _rank_in_big(big: BigCollection, member: Member, *, reverse: bool) -> bytes:
     with big:
-        entries = await big.between(first, end)
-    members = [ranked(detail) for detail, _ in entries]
-    return _listed(members[::-1] if options.reverse else members, options, resp)
+        rank = await rank_of(big, *member)
+    return integer(big.count - 1 - rank if reverse else rank)
 
 
-async def _big_range(big: BigCollection, bounds: ScoreBounds | LexBounds, options: RangeOptions, resp: int) -> bytes:
-    """A range by score or name; LIMIT as for `_limited`."""
-    kind, start, end = bounds.of_big()
-    if options.offset < 0 or (end is not None and start >= end):
-        return EMPTY_ARRAY
+def _pick_options(words: list[bytes]) -> tuple[int, bool]:
+    number = to_integer(words[2])
+    if number < -INT64_MAX:
+        raise ReplyError(texts.OUT_OF_SYMMETRIC_RANGE)
+    with_scores = len(words) == 4 and words[3].lower() == b"withscores"
+    if len(words) > 3 and not with_scores:
+        raise ReplyError(texts.SYNTAX)
+    if number < -PICKS_MAX or (with_scores and number > INT64_MAX // 2):
+        raise ReplyError(texts.OUT_OF_RANGE)
+    return number, with_scores
+
+
+def _chosen(count: int, number: int) -> Sequence[int]:
+    """Ranks by chance; all of them as Redis lists them, from the last."""
+    if number < 0:
+        return random.choices(range(count), k=-number)
+    return range(count - 1, -1, -1) if number >= count else random.sample(range(count), number)
+
+
+async def _picked_of_big(big: BigCollection, ranks: Sequence[int], resp: int, *, single: bool, with_scores: bool) -> bytes:
     with big:
-        if options.reverse:
-            walked = takewhile(lambda entry: entry[0] >= start, big.walk(kind, end or b"", backwards=True))
-        else:
-            walked = takewhile(lambda entry: end is None or entry[0] < end, big.walk(kind, start))
-        entries = await gathered(walked, options.offset, options.count)
-    if kind is Kind.ZSET_RANK:
-        return _listed([ranked(detail) for detail, _ in entries], options, resp)
-    return _listed([(member, parse_element_score(raw)) for member, raw in entries], options, resp)
+        found = await at_ranks(big, ranks)
+    if single:
+        return bulk(found[ranks[0]][0])
+    return await listed_in_turns(len(ranks), (found[rank] for rank in ranks), resp, with_scores=with_scores)
 
 
-def _listed(members: list[tuple[bytes, float]], options: RangeOptions, resp: int) -> bytes:
-    if not options.with_scores:
-        return array(len(members)) + b"".join([bulk(member) for member, _ in members])
-    pair = array(2) if resp == 3 else b""
-    header = array(len(members)) if resp == 3 else array(2 * len(members))
-    return header + b"".join([pair + bulk(member) + double(score, resp) for member, score in members])
+def _picked(members: list[Member], resp: int, *, single: bool, with_scores: bool) -> bytes:
+    return bulk(members[0][0]) if single else listed(members, resp, with_scores=with_scores)
 
 
-def _limited(first: int, end: int, options: RangeOptions) -> tuple[int, int]:
-    """The part of a range that LIMIT leaves; a negative offset leaves nothing, a negative count everything, as in Redis."""
-    if options.offset < 0:
-        return first, first
-    length = max(end - first - options.offset, 0)
-    if options.count >= 0:
-        length = min(length, options.count)
-    start = end - options.offset - length if options.reverse else first + options.offset
-    return start, start + length
+def _packed_score(score: float) -> bytes:
+    """A listpack of Redis holds whole numbers as such, and ZSCAN sends what it holds."""
+    return b"%d" % score if score.is_integer() and abs(score) <= LISTPACK_INTEGER_MAX else score_text(score)
 
 
-def _emit(zset: PackedZset, first: int, end: int, options: RangeOptions, resp: int) -> bytes:
-    if first >= end:
-        return EMPTY_ARRAY
-    if not options.with_scores:
-        if not options.reverse:
-            return array(end - first) + zset.bulks(first, end)
-        return array(end - first) + b"".join([zset.bulk(rank) for rank in range(end - 1, first - 1, -1)])
-    scores = [double(score, resp) for score in zset.scores(first, end)]
-    members = [zset.bulk(rank) for rank in range(first, end)]
-    if options.reverse:
-        scores.reverse()
-        members.reverse()
-    pair = array(2) if resp == 3 else b""
-    header = array(end - first) if resp == 3 else array(2 * (end - first))
-    return header + b"".join([pair + member + score for member, score in zip(members, scores, strict=True)])
+def _scanned(member: Member) -> tuple[bytes, bytes]:
+    return member[0], score_text(member[1])
+
+
+def _scanned_member(entry: Entry) -> tuple[bytes, bytes]:
+    return entry[0], score_text(parse_element_score(entry[1]))

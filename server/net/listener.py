@@ -20,21 +20,24 @@ import structlog
 from pipeline.format.errors import NodeError
 from server.executor import Executor
 from server.net.connection import Connection, Connections
+from server.net.watch import Watch
 from server.session import Services
+from server.settings import DESCRIPTORS_RESERVED
 
 BACKLOG = 511  # Redis' tcp-backlog
 CLOSE_WAIT_S = 2.0  # for peers that do not read their last replies
-RESERVED_DESCRIPTORS = 512  # for RocksDB's files and logs
 OWNER_ONLY_UMASK = 0o177
 
 
 class Listener:
     """Both doors, and all connections that came in."""
 
-    def __init__(self, services: Services, executor: Executor) -> None:
+    def __init__(self, services: Services, executor: Executor, doorkeeper: Executor) -> None:
         self._services = services
         self._executor = executor
-        self._connections = Connections()
+        self._doorkeeper = doorkeeper  # runs the commands of who has not authenticated
+        self._watch = Watch(services)
+        self._connections = Connections(self._watch)
         self._ids = count(1)
         self._servers: list[asyncio.Server] = []
         self._log = structlog.get_logger("server.listener")
@@ -47,6 +50,7 @@ class Listener:
         """
         settings = self._services.settings
         self._raise_descriptors(settings.clients_max)
+        self._watch.start()
         loop = asyncio.get_running_loop()
         try:
             self._servers.append(await loop.create_server(self._client, settings.host, settings.port, backlog=BACKLOG))
@@ -65,19 +69,23 @@ class Listener:
         """Stop listening, let replies be sent, close all connections."""
         for server in self._servers:
             server.close()
+        await self._watch.stop()
         await self._connections.close(CLOSE_WAIT_S)
         self._services.settings.admin_socket.unlink(missing_ok=True)
 
     def _client(self) -> Connection:
-        return Connection(self._services, self._executor, self._connections, next(self._ids), admin=False)
+        return self._connection(admin=False)
 
     def _sidecar(self) -> Connection:
-        return Connection(self._services, self._executor, self._connections, next(self._ids), admin=True)
+        return self._connection(admin=True)
+
+    def _connection(self, *, admin: bool) -> Connection:
+        return Connection(self._services, self._executor, self._doorkeeper, self._connections, next(self._ids), admin=admin)
 
     def _raise_descriptors(self, clients_max: int) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if hard != resource.RLIM_INFINITY and hard < clients_max + RESERVED_DESCRIPTORS:
+        if hard != resource.RLIM_INFINITY and hard < clients_max + DESCRIPTORS_RESERVED:
             self._log.warning("file descriptors do not suffice for clients_max", limit=hard, clients_max=clients_max)
 
 

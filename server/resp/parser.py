@@ -5,6 +5,8 @@ Rules:
 - A command is a non-empty list of words. Empty lines, `*0` and `*-1` are no commands.
 - `_Strict` is the authority on what is valid; it is Redis' own parser in behaviour, the two bytes after a bulk included, which nobody
   checks. It keeps the bytes of one unfinished command, and never searches a byte twice for the end of a line.
+- Of a guarded connection, one that has not authenticated, each command is taken by itself, under Redis' limits for such; what comes behind
+  it waits in the buffer until `more` is called, because the command may lift them.
 - The fast path takes a chunk apart at its line ends with one `split`, and accepts a command only if header, lengths and words agree with
   their canonical spelling; a word that holds CR LF, an inline command or anything else that is odd makes them disagree. What it does not
   accept goes to `_Strict` from that command on, so both can't differ.
@@ -25,16 +27,19 @@ Command = list[bytes]
 FAST_WORDS_MAX = 1_024  # longer commands and bulks go the strict way, where the parser is not what costs
 FAST_BULK_BYTES_MAX = 8_192
 INT64_DIGITS_MAX = 20
+GUARDED_WORDS_MAX = 10  # Redis' limits for who has not authenticated
+GUARDED_BULK_BYTES_MAX = 16_384
 
 _HEADERS = {b"*%d" % count: 2 * count + 1 for count in range(1, FAST_WORDS_MAX + 1)}
+_ALONE = 5  # the lines of a command of two words
 _LENGTHS = [b"$%d" % length for length in range(FAST_BULK_BYTES_MAX + 1)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
     """What one client may send. Defaults are Redis' (proto-max-bulk-len, PROTO_INLINE_MAX_SIZE, client-query-buffer-limit).
 
-    The fast path does not look at them: they make sense only above its own, smaller limits.
+    They may change while parsers use them. The fast path does not look at them: they make sense only above its own, smaller limits.
     """
 
     words_max: int = 1_048_576
@@ -46,8 +51,9 @@ class Limits:
 class Parser:
     """The parser of one connection: call `feed` with every chunk, then look at `error`."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, guarded: bool = False) -> None:
         self._strict = _Strict(limits or Limits())
+        self._strict.guarded = guarded
 
     @property
     def error(self) -> str | None:
@@ -64,13 +70,27 @@ class Parser:
         strict = self._strict
         if strict.error is not None:
             return []
-        if not strict.pending:
+        if not strict.pending and not strict.guarded:
             return self._fast(chunk)
         strict.append(chunk)
         command = strict.next_command()
         if command is None:
             return []
+        if strict.guarded:
+            return [command]
         return [command, *self._fast(strict.take_rest())]
+
+    def guard(self, *, on: bool) -> None:
+        """Whether the client has still to authenticate."""
+        self._strict.guarded = on
+
+    def more(self) -> list[Command]:
+        """What waits behind the last command of a guarded connection: the next one, or, once it is released, all."""
+        strict = self._strict
+        if strict.guarded:
+            command = strict.next_command()
+            return [] if command is None else [command]
+        return strict.drain(b"")
 
     def _fast(self, chunk: bytes) -> list[Command]:
         lines = chunk.split(b"\r\n")
@@ -78,6 +98,10 @@ class Parser:
         commands = []
         at = 0
         try:
+            if end == _ALONE and lines[0] == b"*2" and not lines[_ALONE]:  # a read of one key, alone: as below, without the lists
+                _, name_length, name, key_length, key, _ = lines
+                if name_length == _LENGTHS[len(name)] and key_length == _LENGTHS[len(key)]:
+                    return [[name, key]]
             while at < end:
                 after = at + _HEADERS[lines[at]]
                 words = lines[at + 2 : after : 2]
@@ -95,6 +119,7 @@ class Parser:
 class _Strict:
     def __init__(self, limits: Limits) -> None:
         self.error: str | None = None
+        self.guarded = False
         self._limits = limits
         self._buffer = bytearray()
         self._at = 0  # everything before is parsed
@@ -166,6 +191,9 @@ class _Strict:
         if count is None or count > self._limits.words_max:
             self.error = "invalid multibulk length"
             return False
+        if self.guarded and count > GUARDED_WORDS_MAX:
+            self.error = "unauthenticated multibulk length"
+            return False
         self._words_left = max(count, 0)
         return True
 
@@ -192,6 +220,9 @@ class _Strict:
         if length is None or not 0 <= length <= self._limits.bulk_bytes_max:
             self.error = "invalid bulk length"
             return False
+        if self.guarded and length > GUARDED_BULK_BYTES_MAX:
+            self.error = "unauthenticated bulk length"
+            return False
         if self._command_bytes + length > self._limits.command_bytes_max:
             self.error = "too big request"
             return False
@@ -202,11 +233,10 @@ class _Strict:
     def _line(self, too_long: str, first_byte: bytes = b"*") -> bytes | None:
         """The line at `_at` without its first byte, up to CR; skips CR and whatever follows it, as Redis does."""
         end = self._find(b"\r")
-        if end < 0:
-            if len(self._buffer) - self._at > self._limits.line_bytes_max:
-                self.error = too_long
+        if (len(self._buffer) if end < 0 else end) - self._at > self._limits.line_bytes_max:
+            self.error = too_long
             return None
-        if end + 2 > len(self._buffer):
+        if end < 0 or end + 2 > len(self._buffer):
             return None
         found = self._buffer[self._at : self._at + 1]
         if found != first_byte:

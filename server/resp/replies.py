@@ -16,6 +16,7 @@ from pipeline.format.values import bulk, score_text
 __all__ = [
     "EMPTY_ARRAY",
     "NULL",
+    "NULL_ARRAY",
     "OK",
     "ReplyError",
     "ReplySet",
@@ -35,6 +36,7 @@ SMALL_MAX = 1_024  # headers and integers up to here are made once
 
 OK = b"+OK\r\n"
 EMPTY_ARRAY = b"*0\r\n"
+NULL_ARRAY = {2: b"*-1\r\n", 3: b"_\r\n"}
 NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 
 _ARRAYS = [b"*%d\r\n" % count for count in range(SMALL_MAX)]

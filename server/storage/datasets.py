@@ -3,7 +3,8 @@
 Rules:
 - A key under a registered prefix is never looked up in the live database, whether a version is active or not.
 - A dataset without an active version has no keys. One whose active version could not be opened answers an error that names it, and so do
-  the keys of slots that the active version was made without: an absent reply for a key that the dataset has would be a lie.
+  one that is active elsewhere and not loaded here yet, and the keys of slots that the active version was made without: an absent reply for
+  a key that the dataset has would be a lie.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipeline.format.errors import PrefixOverlapError
 from pipeline.format.keys import Kind
 from pipeline.format.slots import SlotRange, slot_set
 from server.resp.replies import ReplyError
-from server.resp.texts import slot_not_loaded, unavailable
+from server.resp.texts import not_loaded, slot_not_loaded, unavailable
 from server.storage.pointers import DatasetPointer
 from server.storage.rocks import Database
 
@@ -57,22 +58,42 @@ class OpenVersion:
 
 
 class Dataset:
-    """A registered dataset: its durable pointer, its opened versions by id, and `get`, which reads the active one."""
+    """A registered dataset: its durable pointer, its opened versions by id, and `get`, which reads the active one. `whole` is the
+    active one if it can be read without asking which slots it has.
+    """
 
-    __slots__ = ("active", "get", "opened", "pointer", "prefix")
+    __slots__ = ("_refusal", "active", "get", "lacking", "opened", "pointer", "prefix", "whole")
 
     def __init__(self, pointer: DatasetPointer, get: Reader) -> None:
         self.pointer = pointer
         self.prefix = pointer.prefix.encode()
         self.opened: dict[str, OpenVersion] = {}
         self.active: OpenVersion | None = None
+        self.whole: OpenVersion | None = None
+        self.lacking: frozenset[int] = frozenset()
         self.get = get
+        self._refusal: str | None = None
 
-    def serve(self, version: OpenVersion, owned: frozenset[int]) -> None:
-        """Readers get this version from now on; of `owned` slots that it lacks, an error."""
+    def check(self) -> None:
+        """For those who want all keys.
+
+        Raises:
+            ReplyError: some of them can't be read.
+        """
+        if self._refusal is not None:
+            raise ReplyError(self._refusal)
+
+    def serve(self, version: OpenVersion, held: frozenset[int]) -> None:
+        """Readers get this version from now on; of `held` slots that it lacks, an error."""
         self.active = version
-        lacking = lacking_slots(owned, version.identity.slots)
-        self.get = self._guarded(version, lacking) if lacking else version.database.get
+        self.lacking = lacking_slots(held, version.identity.slots)
+        self.whole = None if self.lacking else version
+        self.get = self._guarded(version, self.lacking) if self.lacking else version.database.get
+        self._refusal = slot_not_loaded(self.pointer.dataset, version.identity.version, min(self.lacking)) if self.lacking else None
+
+    def serves(self, slot: int) -> bool:
+        """Whether the keys of a slot are read from an active version."""
+        return self.active is not None and slot not in self.lacking
 
     def _guarded(self, version: OpenVersion, lacking: frozenset[int]) -> Reader:
         read = version.database.get
@@ -85,24 +106,41 @@ class Dataset:
 
         return get
 
+    def await_first(self) -> None:
+        """Without an active version: readers get an error if one is expected here, else the dataset has no keys."""
+        expected = self.pointer.expected
+        if self.pointer.active is not None:
+            return
+        if expected is not None:
+            self._refuse(not_loaded(self.pointer.dataset, expected))
+        else:
+            self.get, self._refusal = nothing, None
+
     def refuse(self, why: str) -> None:
         """Readers get an error from now on: the active version can't be opened."""
-        text = unavailable(self.pointer.dataset, self.pointer.active or "", why)
+        self.active = self.whole = None
+        self._refuse(unavailable(self.pointer.dataset, self.pointer.active or "", why))
 
+    def _refuse(self, text: str) -> None:
         def get(_key: bytes) -> bytes | None:
             raise ReplyError(text)
 
-        self.active = None
-        self.get = get
+        self.get, self._refusal = get, text
 
 
 class DatasetIndex:
-    """All registered datasets, by name and by key."""
+    """All registered datasets, by name and by key. `on_change` is told when the keys of one read differently; None: those of any."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Dataset] = {}
         self.prefixes: list[bytes] = []  # sorted; `ordered` goes along
         self.ordered: list[Dataset] = []
+        self.on_change: Callable[[Dataset | None], None] | None = None
+
+    def changed(self, dataset: Dataset | None = None) -> None:
+        """Say so."""
+        if self.on_change is not None:
+            self.on_change(dataset)
 
     def owner(self, key: bytes) -> Dataset | None:
         """The dataset whose prefix `key` starts with."""
@@ -127,11 +165,13 @@ class DatasetIndex:
                 )
         self.by_name[dataset.pointer.dataset] = dataset
         self._sort()
+        self.changed(dataset)
 
     def remove(self, name: str) -> None:
         """Remove a dataset: its keys are ordinary keys again."""
-        del self.by_name[name]
+        dataset = self.by_name.pop(name)
         self._sort()
+        self.changed(dataset)
 
     def _sort(self) -> None:
         self.ordered[:] = sorted(self.by_name.values(), key=lambda one: one.prefix)
@@ -139,9 +179,9 @@ class DatasetIndex:
 
 
 @lru_cache(_SLOT_SETS_KEPT)
-def lacking_slots(owned: frozenset[int], held: tuple[SlotRange, ...]) -> frozenset[int]:
-    """The owned slots that are not held."""
-    return owned - slot_set(held)
+def lacking_slots(held: frozenset[int], made_for: tuple[SlotRange, ...]) -> frozenset[int]:
+    """The slots of a shard that a version was made without."""
+    return held - slot_set(made_for)
 
 
 def nothing(_key: bytes) -> bytes | None:

@@ -3,41 +3,68 @@
 Rules:
 - Each key has exactly one database: its dataset's active version, or the live database (datasets.py decides).
 - A value with a flag that this software can't read is an error, never ignored. A compressed string is unpacked here, once for all readers.
-- The caller checks that nobody writes below a dataset's prefix (executor.py does, for all commands).
+- The caller checks that nobody writes below a dataset's prefix (executor.py does, for all commands), and commits what was written.
 - Time is passed in: `clock` gives milliseconds since the epoch.
+- Whoever changes a key tells the hot values and those who watch it: `write`, `delete` and `touched` do, and nothing else changes keys.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-from pipeline.format.errors import FormatError
+from pipeline.format.errors import FormatError, NodeError
 from pipeline.format.keys import USER_KEY_BYTES_MAX, meta_key
-from pipeline.format.slots import SLOT_COUNT
+from pipeline.format.slots import SLOT_COUNT, key_slot
 from pipeline.format.values import Flag, decompressed, expiry_ms
 from server.resp.replies import ReplyError
 from server.resp.texts import KEY_TOO_LONG
-from server.storage.datasets import DatasetIndex, OpenVersion
-from server.storage.rocks import Database
+from server.storage.datasets import Dataset, DatasetIndex, OpenVersion
+from server.storage.hotcache import ABSENT, HotCache
+from server.storage.live import LiveStore
 
 Clock = Callable[[], int]
 
-META_HEADS = tuple(meta_key(b"", slot) for slot in range(SLOT_COUNT))  # so that a key is made by one concatenation
+Abandoned = tuple[bytes, int, bytes]
+"""Key, slot and meta value of a big collection that was removed, whose elements are still there."""
 
-_UNREADABLE = 0xFF & ~int(Flag.EXPIRES | Flag.LZ4 | Flag.BIG)  # by int: an IntFlag's complement drops unnamed bits
+META_HEADS = tuple(meta_key(b"", slot) for slot in range(SLOT_COUNT))  # so that a key is made by one concatenation
+ABANDONED_MAX = 10_000  # removed big collections that the sweep is told of; more it finds by itself, a little later
+EXPIRED_SEEN_MAX = 1_000  # keys that reads found expired, whose removal is asked for; more are found by the walk that looks for them
+AHEAD_KEYS_MAX = 64  # of one MultiGet: more gain nothing, and hold the loop
+
+_VERSIONS_PER_MS_BITS = 20
+_EXPIRES, _LZ4, _BIG = int(Flag.EXPIRES), int(Flag.LZ4), int(Flag.BIG)  # an IntFlag's own operators cost a microsecond
+_UNREADABLE = 0xFF & ~(_EXPIRES | _LZ4 | _BIG)
 
 
 class Engine:
-    """What clients read and write."""
+    """What clients read and write. `reads` are looks for a key, `missing` those that found none, `fetches` those that the hot values did
+    not answer, `expired_keys` live keys removed because their time had come. `constructing` names collections whose elements are being
+    written before their meta value is.
+    """
 
-    def __init__(self, live: Database, index: DatasetIndex, clock: Clock) -> None:
+    def __init__(self, live: LiveStore, index: DatasetIndex, clock: Clock, cache: HotCache) -> None:
         self.live = live
         self.index = index
         self.clock = clock
+        self.cache = cache
+        self.reads = 0
+        self.missing = 0
+        self.fetches = 0
+        self.expired_keys = 0
+        self.abandoned: deque[Abandoned] = deque(maxlen=ABANDONED_MAX)
+        self.expired_seen: deque[bytes] = deque(maxlen=EXPIRED_SEEN_MAX)
+        self.constructing: set[tuple[bytes, int]] = set()
+        self._last_element_version = 0
+        self.on_change: Callable[[bytes | None], None] | None = None  # told every changed key, None for all; see watching.py
+        self._ahead: dict[bytes, bytes] = {}  # fetched for this run, and too large for the cache
+        self._ranks = live.ranks.by_key
         self._prefixes = index.prefixes  # the same lists for ever: the index changes them in place
         self._ordered = index.ordered
-        self._live_get = live.get
+        index.on_change = self.dataset_changed
 
     def read(self, key: bytes, slot: int) -> bytes | None:
         """The meta value of a key; None if it is absent or expired.
@@ -46,23 +73,53 @@ class Engine:
             ReplyError: its dataset can't be read.
             FormatError: the value was written by newer software.
         """
-        raw = self._fetch(key, slot)
-        if raw is not None and raw[1]:
-            return self._current(raw)
+        self.reads += 1
+        raw = self.cache.young.get(key)
+        if raw is None:
+            raw = self._fetch(key, slot)
+        if not raw:
+            self.missing += 1
+            return None
+        if raw[1] & _EXPIRES and (expiry_ms(raw) or 0) <= self.clock():
+            self.missing += 1
+            self.expired_seen.append(key)
+            return None
         return raw
+
+    def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As `read`; what is not at hand by one MultiGet per database."""
+        self.fetch_ahead(keys)
+        values = [self.read(key, key_slot(key)) for key in keys]
+        self._ahead.clear()
+        return values
+
+    def fetch_ahead(self, keys: Iterable[bytes]) -> None:
+        """Fetch what is not at hand of some keys, by one MultiGet per database, so that `read` finds it; what fails is left to `read`."""
+        cache = self.cache
+        wanted = [key for key in keys if key not in cache]
+        if len(wanted) < 2:
+            return
+        live: list[bytes] = []
+        by_dataset: dict[int, list[bytes]] = {}
+        for key in wanted:
+            place = self._place(key)
+            (live if place < 0 else by_dataset.setdefault(place, [])).append(key)
+        if live:
+            self._remember(live, self.live.get_many)
+        for place, owned in by_dataset.items():
+            active = self._ordered[place].whole
+            if active is not None:
+                self._remember(owned, active.database.get_many)
+
+    def forget_ahead(self) -> None:
+        """The run that `fetch_ahead` was meant for is over."""
+        if self._ahead:
+            self._ahead.clear()
 
     def version_of(self, key: bytes) -> OpenVersion | None:
         """The version that a key is read from in this turn of the loop; None if it is a live key."""
         owner = self.index.owner(key)
         return owner.active if owner else None
-
-    def read_many(self, keys: Sequence[bytes], slot: int) -> list[bytes | None]:
-        """As `read`, for keys of one slot; live keys by one MultiGet if no dataset owns any of them."""
-        if len(keys) == 1 or any(self.index.owner(key) for key in keys):
-            return [self.read(key, slot) for key in keys]
-        head = META_HEADS[slot]
-        values = self.live.get_many([head + key for key in keys])
-        return [self._current(raw) if raw is not None and raw[1] else raw for raw in values]
 
     def write(self, key: bytes, slot: int, raw: bytes) -> None:
         """Replace the meta value of a live key.
@@ -73,45 +130,175 @@ class Engine:
         if len(key) > USER_KEY_BYTES_MAX:
             raise ReplyError(KEY_TOO_LONG)
         self.live.put(META_HEADS[slot] + key, raw)
+        self.touched(key)
 
     def delete(self, key: bytes, slot: int) -> bool:
-        """Remove a live key; whether there was one that had not expired."""
-        if self.read(key, slot) is None:
+        """Remove a live key; whether there was one that had not expired. The elements of a big collection are swept later."""
+        raw = self.read(key, slot)
+        if raw is None:
             return False
+        if raw[1] & _BIG:
+            self.abandoned.append((key, slot, raw))
         self.live.delete(META_HEADS[slot] + key)
+        self.touched(key)
         return True
 
-    def _fetch(self, key: bytes, slot: int) -> bytes | None:
-        place = bisect_right(self._prefixes, key) - 1
-        if place >= 0 and key.startswith(self._prefixes[place]):
-            return self._ordered[place].get(META_HEADS[slot] + key)
-        return self._live_get(META_HEADS[slot] + key)
+    def remove_expired(self, key: bytes, slot: int) -> bool:
+        """Remove a live key whose time has come; whether it had. Who watches it is not told: it reads as it did before."""
+        raw = self.live.get(META_HEADS[slot] + key)
+        if raw is None or raw[1] & _UNREADABLE or not raw[1] & Flag.EXPIRES or (expiry_ms(raw) or 0) > self.clock():
+            return False
+        if raw[1] & Flag.BIG:
+            self.abandoned.append((key, slot, raw))
+        self.live.delete(META_HEADS[slot] + key)
+        self.cache.drop(key)
+        self._ahead.pop(key, None)
+        self.expired_keys += 1
+        return True
 
-    def _current(self, raw: bytes) -> bytes | None:
-        if raw[1] & _UNREADABLE:
-            raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this server can't read")
-        expiry = expiry_ms(raw)
-        if expiry is not None and expiry <= self.clock():
-            return None
-        return decompressed(raw) if raw[1] & Flag.LZ4 else raw
+    def clear(self) -> None:
+        """Remove all live keys, and their elements."""
+        self.live.clear()
+        self.abandoned.clear()
+        self.expired_seen.clear()
+        self.dataset_changed(None)
+
+    @contextmanager
+    def construction(self, key: bytes) -> Iterator[int]:
+        """The element version of a collection whose elements are written over several turns: the sweep spares them meanwhile. The meta
+        value that names it is written in the turn in which the construction ends.
+        """
+        made = key, self.new_element_version()
+        self.constructing.add(made)
+        try:
+            yield made[1]
+        finally:
+            self.constructing.discard(made)
+
+    def new_element_version(self) -> int:
+        """An element version for a collection that becomes big: above all that this shard gave out, after a restart by its clock."""
+        self._last_element_version = max(self._last_element_version + 1, self.clock() << _VERSIONS_PER_MS_BITS)
+        return self._last_element_version
+
+    def touched(self, key: bytes) -> None:
+        """The value of a live key is, or is about to be, another one."""
+        self.cache.drop(key)
+        if self._ranks:
+            self._ranks.pop(key, None)
+        if self._ahead:
+            self._ahead.pop(key, None)
+        if self.on_change is not None:
+            self.on_change(key)
+
+    def dataset_changed(self, dataset: Dataset | None) -> None:
+        """What the keys of a dataset read as has changed; None: of any key."""
+        if dataset is None:
+            self.cache.clear()
+        else:
+            prefix = dataset.prefix
+            self.cache.doubt(lambda key: key.startswith(prefix))
+        self._many_changed()
+
+    def rows_replaced(self, prefix: bytes, slots: frozenset[int]) -> None:
+        """What live keys of a prefix and some slots read as has changed."""
+        self.cache.doubt(lambda key: key.startswith(prefix) and key_slot(key) in slots)
+        self._many_changed()
+
+    def _many_changed(self) -> None:
+        self._ahead.clear()
+        if self.on_change is not None:
+            self.on_change(None)
+
+    def _place(self, key: bytes) -> int:
+        """Where in the index the dataset of a key stands; negative if none owns it."""
+        place = bisect_right(self._prefixes, key) - 1
+        return place if place >= 0 and key.startswith(self._prefixes[place]) else -1
+
+    def _fetch(self, key: bytes, slot: int) -> bytes:
+        """The value from wherever it is, fit to be kept; ABSENT if it is nowhere."""
+        raw = self.cache.from_old(key)
+        if raw is None and self._ahead:
+            raw = self._ahead.get(key)
+        if raw is not None:
+            return raw
+        self.fetches += 1
+        place = self._place(key)
+        raw = self._usable((self.live.get if place < 0 else self._ordered[place].get)(META_HEADS[slot] + key))
+        self.cache.put(key, raw)
+        return raw
+
+    def _remember(self, keys: list[bytes], get_many: Callable[[list[bytes]], list[bytes | None]]) -> None:
+        for first in range(0, len(keys), AHEAD_KEYS_MAX):
+            some = keys[first : first + AHEAD_KEYS_MAX]
+            try:
+                values = get_many([META_HEADS[key_slot(key)] + key for key in some])
+            except NodeError:
+                return  # one block that can't be read is no reason to fail all: `read` says so to the command that needs it
+            self.fetches += len(some)
+            for key, found in zip(some, values, strict=True):
+                if found is not None and found[1] & (_UNREADABLE | _LZ4):
+                    continue  # what may raise is fetched by the command that asks for it
+                raw = found or ABSENT
+                if not self.cache.put(key, raw):
+                    self._ahead[key] = raw
+
+    def _usable(self, raw: bytes | None) -> bytes:
+        if raw is None:
+            return ABSENT
+        if raw[1]:
+            if raw[1] & _UNREADABLE:
+                raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this server can't read")
+            if raw[1] & _LZ4:
+                return decompressed(raw)
+        return raw
 
 
 class PinnedEngine(Engine):
     """What a connection with pins reads: some datasets from versions of its own, everything else as everybody."""
 
     def __init__(self, engine: Engine, pins: dict[str, OpenVersion]) -> None:
-        super().__init__(engine.live, engine.index, engine.clock)
+        self._engine = engine
         self._pins = pins
+        self.live = engine.live
+        self.index = engine.index
+        self.clock = engine.clock
+        self.cache = engine.cache
+        self.abandoned = engine.abandoned
+        self.expired_seen = engine.expired_seen
+        self.constructing = engine.constructing
+        self._ahead = {}
+
+    def read(self, key: bytes, slot: int) -> bytes | None:
+        """As for everybody, but for pins."""
+        owner = self.index.owner(key)
+        pinned = owner and self._pins.get(owner.pointer.dataset)
+        if not pinned:
+            return self._engine.read(key, slot)
+        raw = self._usable(pinned.database.get(META_HEADS[slot] + key))
+        expired = raw and raw[1] & _EXPIRES and (expiry_ms(raw) or 0) <= self.clock()
+        return None if not raw or expired else raw
+
+    def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One by one: pins are for verification."""
+        return [self.read(key, key_slot(key)) for key in keys]
+
+    def fetch_ahead(self, keys: Iterable[bytes]) -> None:
+        """Nothing: what was fetched would be what everybody reads."""
+
+    def touched(self, key: bytes) -> None:
+        """For everybody."""
+        self._engine.touched(key)
+
+    def clear(self) -> None:
+        """For everybody."""
+        self._engine.clear()
+
+    def new_element_version(self) -> int:
+        """From the one source that all connections share."""
+        return self._engine.new_element_version()
 
     def version_of(self, key: bytes) -> OpenVersion | None:
         """As for everybody, but for pins."""
         owner = self.index.owner(key)
         pinned = owner and self._pins.get(owner.pointer.dataset)
         return pinned or super().version_of(key)
-
-    def _fetch(self, key: bytes, slot: int) -> bytes | None:
-        owner = self.index.owner(key)
-        pinned = owner and self._pins.get(owner.pointer.dataset)
-        if pinned:
-            return pinned.database.get(META_HEADS[slot] + key)
-        return super()._fetch(key, slot)

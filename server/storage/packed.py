@@ -60,6 +60,19 @@ class FieldFinder:
             found.append(raw[bulks + start + len(wanted) : bulks + end])
         return found
 
+    def index(self, raw: bytes, field: bytes) -> int:
+        """Which pair a field is in; negative if it is in none."""
+        table = (body_start(raw) if raw[1] else HEAD_BYTES) + COUNT_BYTES
+        pairs: int = _U32(raw, table - COUNT_BYTES)[0]
+        bulks = table + OFFSET_BYTES * (pairs + 1)
+        wanted, index = self._remembered.get(field) or (bulk(field), 0)
+        if index < pairs and raw.startswith(wanted, bulks + _U32(raw, table + OFFSET_BYTES * index)[0]):
+            return index
+        index = _search(raw, wanted, table, bulks, pairs)
+        if index >= 0:
+            self._remember(field, wanted, index)
+        return index
+
     def _remember(self, field: bytes, wanted: bytes, index: int) -> None:
         if len(self._remembered) >= FIELDS_REMEMBERED_MAX:
             self._remembered.clear()

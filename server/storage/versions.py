@@ -1,7 +1,8 @@
 """Version directories: registered, opened, made active, pinned, closed. What the admin commands do.
 
 Rules:
-- A pointer (dataset, prefix, active version) is durable before readers see its effect; at start everything is as it was.
+- A pointer (dataset, prefix, active version) is durable before readers see its effect; at start everything is as it was. Changes come one
+  after the other (the callers hold `admin_lock`), because the disk is waited for in between.
 - A directory that is missing or broken at start stops that dataset, not the shard.
 - A directory of the same name may be replaced while its version is read: the opened one serves on, until it is activated again.
 - A version is closed one turn of the event loop after nobody is meant to read it, and not before its last pin is gone: commands run to
@@ -18,11 +19,12 @@ from pathlib import Path
 import structlog
 
 from pipeline.format.admin import DatasetStatus, VersionIdentity
+from pipeline.format.crashpoints import ShardPoint, crash_point
 from pipeline.format.errors import (
-    CountMismatchError,
     FormatError,
     LiveKeysError,
     RedkvError,
+    SlotsMovedError,
     UnknownVersionError,
     UsageError,
     VersionActiveError,
@@ -48,7 +50,7 @@ class Versions:
         self._live = live
         self._index = index
         self._paths = paths
-        self._cache = cache
+        self.cache = cache
         self._clock = clock
         self._defer = defer
         self._log = structlog.get_logger("server.versions")
@@ -59,6 +61,7 @@ class Versions:
             dataset = Dataset(pointer, nothing)
             self._index.add(dataset)
             if pointer.active is None:
+                dataset.await_first()
                 continue
             try:
                 self._check_build(pointer)
@@ -73,11 +76,14 @@ class Versions:
         if identity.build_id != pointer.build_id:
             raise UnknownVersionError(f"holds build {identity.build_id}, build {pointer.build_id} was activated")
 
-    def follow(self, owned: frozenset[int]) -> None:
-        """These are the shard's slots from now on: keys of those that an active version lacks are refused until it is made again."""
+    def follow(self, held: frozenset[int]) -> None:
+        """These are the shard's slots from now on, its own or its primary's: keys of those that an active version lacks are refused until
+        it is made again.
+        """
         for dataset in self._index.ordered:
             if dataset.active is not None:
-                dataset.serve(dataset.active, owned)
+                dataset.serve(dataset.active, held)
+        self._index.changed()
 
     async def register(self, name: str, prefix: str) -> None:
         """Make a dataset own its prefix. Writes below it are refused at once; live keys are looked for beside the readers, who keep
@@ -94,11 +100,14 @@ class Versions:
         self._index.add(dataset)
         try:
             await self._refuse_live_keys(dataset)
-            save_pointer(self._live, dataset.pointer)
+            crash_point(ShardPoint.REGISTERING)
+            await save_pointer(self._live, dataset.pointer)
+            crash_point(ShardPoint.REGISTERED)
         except BaseException:
             self._index.remove(name)
             raise
-        dataset.get = nothing
+        dataset.await_first()
+        self._index.changed(dataset)
 
     def _is_registered(self, name: str, prefix: str) -> bool:
         if not DATASET_NAME.fullmatch(name):
@@ -131,7 +140,7 @@ class Versions:
                 keys=shown,
             )
 
-    def unregister(self, name: str) -> None:
+    async def unregister(self, name: str) -> None:
         """Forget a dataset: close its versions, free its prefix.
 
         Raises:
@@ -144,7 +153,8 @@ class Versions:
             raise VersionActiveError(
                 f"dataset {name} can't be unregistered while its version {dataset.pointer.active} is active", dataset=name
             )
-        remove_pointer(self._live, name)
+        await remove_pointer(self._live, name)
+        crash_point(ShardPoint.UNREGISTERED)
         self._index.remove(name)
         for opened in dataset.opened.values():
             self._retire(opened)
@@ -157,21 +167,23 @@ class Versions:
             FormatError: the directory does not say that it is this version.
         """
         self._open(self._dataset(name), version)
+        crash_point(ShardPoint.OPENED)
 
-    def activate(self, name: str, version: str, owned: frozenset[int]) -> None:
+    async def activate(self, name: str, version: str, held: Callable[[], frozenset[int]]) -> None:
         """Let clients read a version: one durable write, then the swap. The version before is closed when its readers are done, and so is
-        the same version's earlier directory, if another one was published in its place.
+        the same version's earlier directory, if another one was published in its place. `held` gives the slots of the shard, which may
+        change meanwhile.
 
         Raises:
             UnknownVersionError: as for `open`.
-            CountMismatchError: the directory was made without some of the slots that this shard owns.
+            SlotsMovedError: the directory was made without some of the slots that this shard holds.
         """
         dataset = self._dataset(name)
         opened = self._open(dataset, version)
-        missing = len(lacking_slots(owned, opened.identity.slots))
+        missing = len(lacking_slots(held(), opened.identity.slots))
         if missing:
-            raise CountMismatchError(
-                f"version {version} of {name} lacks {missing} of the {len(owned)} slots that this shard owns; make it again",
+            raise SlotsMovedError(
+                f"version {version} of {name} lacks {missing} of the {len(held())} slots that this shard holds: it is made again",
                 dataset=name,
                 version=version,
             )
@@ -179,13 +191,32 @@ class Versions:
         if before is opened:
             return
         pointer = dataset.pointer.model_copy(update={"active": version, "build_id": opened.identity.build_id})
-        save_pointer(self._live, pointer)
+        crash_point(ShardPoint.ACTIVATING)
+        await save_pointer(self._live, pointer)
+        crash_point(ShardPoint.ACTIVATED)
         dataset.pointer = pointer
-        dataset.serve(opened, owned)
+        dataset.serve(opened, held())
+        self._index.changed(dataset)
         if before is not None:
             if dataset.opened.get(before.identity.version) is before:
                 del dataset.opened[before.identity.version]
             self._retire(before)
+
+    async def expect(self, name: str, version: str | None) -> None:
+        """Note durably which version clients shall read (None: none yet): keys are not told absent by a shard that has no version of them.
+
+        Raises:
+            UnknownVersionError: the dataset is not registered.
+        """
+        dataset = self._dataset(name)
+        if dataset.pointer.expected == version:
+            return
+        pointer = dataset.pointer.model_copy(update={"expected": version})
+        await save_pointer(self._live, pointer)
+        crash_point(ShardPoint.EXPECTED)
+        dataset.pointer = pointer
+        dataset.await_first()
+        self._index.changed(dataset)
 
     def close(self, name: str, version: str) -> None:
         """Close a directory, so that it can be removed; pinned readers keep their open files.
@@ -201,6 +232,7 @@ class Versions:
         opened = dataset.opened.pop(version, None)
         if opened is not None:
             self._retire(opened)
+        crash_point(ShardPoint.CLOSED)
 
     def pin(self, name: str, version: str) -> OpenVersion:
         """An opened version that stays open until `unpin`.
@@ -229,6 +261,7 @@ class Versions:
                 active_build_id=one.pointer.build_id,
                 opened=tuple(sorted(one.opened)),
                 current=one.active is None or one.active.stamp == self._stamp(name, one.active.identity.version),
+                expected=one.pointer.expected,
             )
             for name, one in self._index.by_name.items()
         }
@@ -254,7 +287,7 @@ class Versions:
         identity = _identity(path, name, version)
         if stamp is None:
             raise UnknownVersionError(f"version {version} of {name} was just removed from this shard", dataset=name, version=version)
-        opened = OpenVersion(identity, Database.open_version(path, self._cache), stamp)
+        opened = OpenVersion(identity, Database.open_version(path, self.cache), stamp)
         dataset.opened[version] = opened
         if before is not None and before is not dataset.active:
             self._retire(before)

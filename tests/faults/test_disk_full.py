@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ingest_sidecar.plan import DISK_RESERVE_BYTES
 from pipeline.format.desired import Goal
+from pipeline.format.records import Mode
 from pipeline.format.slots import even_ranges
 from pipeline.format.values import encode_string
 from pipeline.load.states import State
@@ -47,39 +48,48 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(path)], check=True)
 
 
-@pytest.fixture
-def s3() -> Iterator[S3]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
     with s3_store() as one:
         yield one
 
 
-@pytest.mark.parametrize("when", ["planned", "written"])
-def test_it_is_named_and_goes_on_by_itself(disk: Path, s3: S3, when: str) -> None:
-    """Found by the plan, before a byte; or when the disk fills while files are written to it."""
+@pytest.fixture
+def s3(server: S3) -> S3:
+    return server.fresh()
+
+
+@pytest.mark.parametrize(("mode", "when"), [("replace", "planned"), ("replace", "written"), ("upsert", "sorted")])
+def test_it_is_named_and_goes_on_by_itself(disk: Path, s3: S3, mode: Mode, when: str) -> None:
+    """Found by the plan, before a byte, also where the files fit, but not a live database that sorts them in; or when the disk fills while
+    files are written to it.
+    """
     old, new = strings(1), strings(2)
     with running_shards(disk, 1) as shards:
         head = Head(s3.store)
         head.topology(topology_of(shards, [even_ranges(1)]))
         node = NodeUnderTest(disk, s3.url, s3.environment, shards)
-        first = build_version(s3.store, "person", V1, old, prefix=PREFIX)
-        second = build_version(s3.store, "person", V2, new, prefix=PREFIX)
+        first = build_version(s3.store, "person", V1, old, prefix=PREFIX, mode=mode)
+        second = build_version(s3.store, "person", V2, new, prefix=PREFIX, mode=mode)
         try:
             node.start()
-            head.want(person=(PREFIX, [first.wanted(Goal.ACTIVE)]))
+            head.want(mode, person=(PREFIX, [first.wanted(Goal.ACTIVE)]))
             node.wake()
             node.until("person", V1, State.ACTIVE)
             ballast = disk / "ballast"
             if when == "planned":
-                fill(disk, ballast, DISK_RESERVE_BYTES + second.manifest.totals.bytes // 2)
+                fill(ballast, DISK_RESERVE_BYTES + second.manifest.totals.bytes // 2)
+            elif when == "sorted":
+                fill(ballast, DISK_RESERVE_BYTES + second.manifest.totals.bytes * 3 // 2)
             else:
                 node.ask("PUT", "limits", {"bandwidth_bytes_s": 1})
-            head.want(person=(PREFIX, [first.wanted(Goal.RETIRED), second.wanted(Goal.ACTIVE)]))
+            head.want(mode, person=(PREFIX, [first.wanted(Goal.RETIRED), second.wanted(Goal.ACTIVE)]))
             node.wake()
             if when == "written":
                 node.until_true(
                     "the download", lambda status: (found := status.find("person", V2)) is not None and found.step == "downloading"
                 )
-                fill(disk, ballast, 4096)
+                fill(ballast, 4096)
                 node.ask("PUT", "limits", {"bandwidth_bytes_s": None})
             node.until_true("the full disk to be named", lambda status: _error(status) == "DiskFullError")
             assert read_all(shards, old) == old
@@ -90,11 +100,13 @@ def test_it_is_named_and_goes_on_by_itself(disk: Path, s3: S3, when: str) -> Non
             node.kill()
 
 
-def fill(disk: Path, ballast: Path, left: int) -> None:
+def fill(ballast: Path, left: int) -> None:
     """Fill a disk but for `left` bytes."""
-    with ballast.open("wb") as file:
-        found = os.statvfs(disk)
-        os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - left)
+    with ballast.open("wb", buffering=0) as file:
+        with suppress(OSError):  # full
+            while True:
+                file.write(bytes(1 << 20))
+        file.truncate(file.tell() - left)
 
 
 def _error(status: NodeStatus) -> str:

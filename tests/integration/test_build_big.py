@@ -12,12 +12,10 @@ from redis import Redis
 
 from pipeline.spec import parse_spec
 from pipeline.store import ObjectStore
-from tests.support.hive import hive_metastore
 from tests.support.memory import WorkerMemory
 from tests.support.resp import RawClient
-from tests.support.s3 import s3_store
 from tests.support.shards import ShardProcess, running_shards
-from tests.support.spark import local_spark
+from tests.support.spark import SparkStack
 from tests.support.versions import publish_built
 from udtf.build import build_version
 
@@ -51,17 +49,16 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with s3_store() as s3, hive_metastore() as metastore, running_shards(tmp_path) as [shard], local_spark(metastore, s3) as spark:
-        spark.sql("CREATE DATABASE big")
-        yield World(spark, s3.store, shard)
+def world(spark_stack: SparkStack, tmp_path: Path) -> Iterator[World]:
+    with running_shards(tmp_path) as [shard]:
+        yield World(spark_stack.session("big"), spark_stack.s3.fresh().store, shard)
 
 
 def score_of(one: int) -> float:
     return float(one * 7919 % 1_000_003)
 
 
-@pytest.mark.parametrize("members", [200_000, pytest.param(2_000_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("members", [100_000, pytest.param(2_000_000, marks=pytest.mark.full)])
 def test_a_giant_sorted_set_is_paged_through(world: World, members: int) -> None:
     assert world.load("zset", members) < WORKER_MIB_MAX
     client = Redis(port=world.shard.port)

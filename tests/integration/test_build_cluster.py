@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ import yaml
 from pipeline.format.layout import manifest_key
 from pipeline.format.manifest import Manifest
 from pipeline.load.build import run_build
+from pipeline.load.garbage import find_garbage
 from pipeline.settings import ClusterSettings
 from pipeline.spec import parse_spec
 from pipeline.stack.metastore import Metastore
-from tests.support.hive import SPARK_LOOPBACK, hive_metastore
-from tests.support.s3 import S3, s3_store
-from tests.support.spark import local_spark
+from pipeline.store import ObjectStore
+from tests.support.hive import SPARK_LOOPBACK
+from tests.support.s3 import S3
+from tests.support.spark import SparkStack
 from tests.support.spark_cluster import SparkCluster, spark_cluster
 from udtf.build import build_version
 
@@ -30,7 +33,7 @@ VERSION = "2026-11-22"
 ROWS = 120_000
 SPEC = {
     "dataset": "points",
-    "source": {"table": "features.points"},
+    "source": {"table": "skewed.points"},
     "key": "points:${grp}",
     "type": "zset",
     "zset": {"member": "m${id}", "score": "points"},
@@ -47,8 +50,8 @@ class World:
     spec: Path
     undisturbed: Manifest
 
-    def build(self, log: Path) -> Manifest:
-        """One build in an empty root of the store."""
+    def build(self, log: Path) -> tuple[Manifest, ObjectStore]:
+        """One build in an empty root of the store, and that."""
         s3 = self.s3.fresh()
         conf = {
             **SPARK_LOOPBACK,
@@ -57,6 +60,11 @@ class World:
             "spark.executorEnv.PYTHONPATH": "redkv",
             "spark.executor.cores": "1",
             "spark.executor.memory": "1g",
+            "spark.speculation": "true",  # whoever is slower than the median runs twice as soon as a core is free
+            "spark.speculation.quantile": "0.1",
+            "spark.speculation.multiplier": "1.0",
+            "spark.speculation.interval": "10ms",
+            "spark.speculation.minTaskRuntime": "1ms",
             "spark.pyspark.driver.python": sys.executable,
             "spark.pyspark.python": f"{sys.base_prefix}/bin/python3",
             **{f"spark.executorEnv.{name}": value for name, value in s3.environment.items()},
@@ -66,26 +74,26 @@ class World:
         )
         run_build(settings, self.spec, VERSION, log)
         key = manifest_key("points", VERSION)
-        return Manifest.from_json(s3.store.get(key).data, key)
+        return Manifest.from_json(s3.store.get(key).data, key), s3.store
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(spark_stack: SparkStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run(["make", "--directory", str(ROOT), "dist", f"DIST={folder}"], check=True, capture_output=True)
     spec = folder / "points.yaml"
     spec.write_text(yaml.safe_dump(SPEC), encoding="utf-8")
-    with s3_store() as s3, hive_metastore() as metastore, spark_cluster(workers=2) as cluster:
-        yield World(s3, metastore, cluster, folder / "redkv-executor.tar.gz", spec, _made_and_built(metastore, s3))
+    undisturbed = _made_and_built(spark_stack)
+    with spark_cluster(workers=2) as cluster:
+        yield World(spark_stack.s3, spark_stack.metastore, cluster, folder / "redkv-executor.tar.gz", spec, undisturbed)
 
 
-def _made_and_built(metastore: Metastore, s3: S3) -> Manifest:
+def _made_and_built(stack: SparkStack) -> Manifest:
     """A skewed table, of which one key has two thirds of the rows; and its version, built by Spark in this process."""
-    with local_spark(metastore, s3) as spark:
-        spark.sql("CREATE DATABASE features")
-        rows = spark.range(ROWS).selectExpr("int(pow(id % 1000 / 1000.0, 20) * 2000) AS grp", "id", "id % 977 / 4.0 AS points")
-        rows.write.format("parquet").saveAsTable("features.points")
-        return build_version(spark, parse_spec(SPEC, "a test's spec"), VERSION, s3.store).manifest
+    spark = stack.session("skewed")
+    rows = spark.range(ROWS).selectExpr("int(pow(id % 1000 / 1000.0, 20) * 2000) AS grp", "id", "id % 977 / 4.0 AS points")
+    rows.write.format("parquet").saveAsTable("skewed.points")
+    return build_version(spark, parse_spec(SPEC, "a test's spec"), VERSION, stack.s3.fresh().store).manifest
 
 
 @pytest.mark.full
@@ -110,7 +118,7 @@ def test_an_executor_killed_in_mid_job_changes_nothing(world: World, tmp_path: P
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
-        disturbed = world.build(log)
+        disturbed, store = world.build(log)
     finally:
         over.set()
         killer.join()
@@ -118,6 +126,10 @@ def test_an_executor_killed_in_mid_job_changes_nothing(world: World, tmp_path: P
     assert "ExecutorLostFailure" in log.read_text(encoding="utf-8") or "Lost executor" in log.read_text(encoding="utf-8")
     assert disturbed.totals.model_copy(update={"bytes": 0}) == quiet.totals.model_copy(update={"bytes": 0})
     assert _content(disturbed) == _content(quiet)
+    garbage = {one.key for build in find_garbage(store, time.time(), age_min_s=0) for one in build.objects}
+    named = {file.object_key for file in disturbed.files}
+    assert garbage | named == {one.key for one in store.list("") if one.key.endswith(".sst")}
+    assert not garbage & named
 
 
 def _has_written(executor: psutil.Process) -> bool:

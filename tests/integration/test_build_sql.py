@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,7 @@ from pipeline.format.layout import manifest_key
 from pipeline.format.manifest import Manifest
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.store import ObjectStore
-from tests.support.hive import hive_metastore
-from tests.support.s3 import s3_store
-from tests.support.spark import local_spark
+from tests.support.spark import SparkStack
 from tests.support.sstread import read_version
 from udtf.build import build_version
 from udtf.sql import BULK_LOAD, ENCODE, SOURCE_VIEW, register_functions
@@ -42,16 +39,15 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with s3_store() as s3, hive_metastore() as metastore, local_spark(metastore, s3) as spark:
-        spark.sql("CREATE DATABASE features")
-        columns = "id, concat('name ', id) AS name, array(id, id + 1) AS near, id % 40 AS grp, id % 977 / 4.0 AS points, id % 7 = 0 AS gone"
-        spark.sql(f"CREATE TABLE features.rows AS SELECT {columns} FROM range({ROWS})")
-        yield World(spark, s3.store)
+def world(spark_stack: SparkStack) -> World:
+    spark = spark_stack.session("functions")
+    columns = "id, concat('name ', id) AS name, array(id, id + 1) AS near, id % 40 AS grp, id % 977 / 4.0 AS points, id % 7 = 0 AS gone"
+    spark.sql(f"CREATE TABLE functions.rows AS SELECT {columns} FROM range({ROWS})")
+    return World(spark, spark_stack.s3.fresh().store)
 
 
 def spec(dataset: str, **more: Any) -> DatasetSpec:
-    return parse_spec({"dataset": dataset, "source": {"table": "features.rows"}, "mode": "replace", **more}, "a test's spec")
+    return parse_spec({"dataset": dataset, "source": {"table": "functions.rows"}, "mode": "replace", **more}, "a test's spec")
 
 
 SPECS = [
@@ -83,6 +79,22 @@ def test_a_bulk_load_has_a_row_per_file_and_a_committed_build_stands(world: Worl
     assert len(read_version(world.store, manifest)) == ROWS
 
 
+def test_a_finished_version_is_not_built_again_and_the_statement_says_so(world: World) -> None:
+    once = spec("once", key="user:${id}", type="hash")
+    committed = world.spark.sql(register_functions(world.spark, once, VERSION, world.store))
+    (first,) = committed.collect()
+    register_functions(world.spark, spec("other", key="user:${id}", type="hash"), VERSION, world.store)
+    before = sorted(one.key for one in world.store.list(""))
+    again = world.spark.sql(register_functions(world.spark, once, VERSION, world.store))
+    assert again.dtypes == committed.dtypes
+    (second,) = again.collect()
+    assert (first.existed, second.asDict()) == (False, {**first.asDict(), "existed": True})
+    assert sorted(one.key for one in world.store.list("")) == before
+    with pytest.raises(PySparkException, match=ENCODE):
+        world.spark.sql(f"SELECT * FROM {ENCODE}(TABLE(SELECT 1 AS id))")
+    assert not world.spark.catalog.tableExists(SOURCE_VIEW)
+
+
 def test_rows_in_the_wrong_order_are_refused_and_no_manifest_is_written(world: World) -> None:
     statement = register_functions(world.spark, spec("unsorted", key="user:${id}", type="hash"), VERSION, world.store)
     with pytest.raises(PySparkException, match="ORDER BY"):
@@ -98,7 +110,7 @@ def test_bad_data_is_named_as_by_the_job(world: World) -> None:
 
 
 def test_an_empty_table_is_refused_before_any_function_runs(world: World) -> None:
-    source = {"table": "features.rows", "where": "id < 0"}
+    source = {"table": "functions.rows", "where": "id < 0"}
     refused = parse_spec({"dataset": "none", "source": source, "mode": "replace", "key": "user:${id}", "type": "hash"}, "a test's spec")
     with pytest.raises(DataError, match="would be empty"):
         register_functions(world.spark, refused, VERSION, world.store)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.format.layout import sst_key
+from pipeline.format.layout import DATASETS_ROOT, sst_key
 from pipeline.store import ObjectStore
 from tests.support.builds import build, hash_spec
 from tests.support.s3 import S3, s3_store
@@ -46,15 +46,15 @@ def test_only_what_no_manifest_names_goes_and_only_when_it_is_old(store: ObjectS
     dead_build = sst_key("person", "2026-11-23", "lost", 0, "dead", 0)
     for key in (dead_attempt, dead_build):
         store.create(key, b"garbage")
-    before = {one.key for one in store.list("")}
+    before = {one.key for one in store.list(DATASETS_ROOT)}
 
     assert gc() == gc("--dry-run") == "no garbage\n"  # it could be of a build that goes on
     listed = json.loads(gc("--dry-run", "--older-than", "0", "-o", "json"))
     assert [key for one in listed["builds"] for key in one["objects"]] == [dead_attempt, dead_build]
     assert listed["deleted"] is False
     assert "person 2026-11-23 build lost: 1 objects, 7 B" in gc("--dry-run", "--older-than", "0")
-    assert {one.key for one in store.list("")} == before
+    assert {one.key for one in store.list(DATASETS_ROOT)} == before
 
     assert gc("--older-than", "0").endswith("deleted 2 objects, 14 B\n")
-    assert {one.key for one in store.list("")} == before - {dead_attempt, dead_build}
+    assert {one.key for one in store.list(DATASETS_ROOT)} == before - {dead_attempt, dead_build}
     assert gc("--older-than", "0") == "no garbage\n"

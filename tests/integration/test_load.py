@@ -225,3 +225,32 @@ def test_no_port_of_the_stack_listens_beyond_loopback(cluster: Cluster) -> None:
             listening += [(one.name(), socket.laddr.ip) for socket in one.net_connections("inet") if socket.status == psutil.CONN_LISTEN]
     assert len(listening) > len(cluster.stack.members)
     assert {address.removeprefix("::ffff:") for _, address in listening} == {"127.0.0.1"}, listening
+
+
+def test_rows_enter_the_live_keys_beside_those_of_clients(cluster: Cluster) -> None:
+    """Mode `upsert`: what a version does not name stands, what it marks goes, and there is no way back."""
+    spec = hash_spec("basket", "basket:${id}", mode="upsert", delete_if="gone")
+    ids = [str(number) for number in range(ROWS)]
+    build(cluster.store, spec, "2026-11-21", {"id": ids, "name": ids, "gone": [number % 10 == 0 for number in range(ROWS)]})
+    with cluster.client() as client:
+        for key in ("basket:0", "basket:1", "basket:mine"):
+            client.hset(key, "name", "mine")
+        listener = Recorder()
+        report = cluster.load(spec, "2026-11-21", listener)
+        assert (report.keys, report.deletes, report.skipped, report.mode) == (ROWS - ROWS // 10, ROWS // 10, 0, "upsert")
+        assert report.samples_checked > 0
+        assert not any("read otherwise" in note for note in listener.notes), listener.notes
+        assert [client.hgetall(key) for key in ("basket:0", "basket:1", "basket:mine")] == [{}, {"name": "1"}, {"name": "mine"}]
+        assert sum(client.exists(f"basket:{one}") for one in ids) == ROWS - ROWS // 10
+        client.hset("basket:2", "name", "mine")
+        build(cluster.store, spec, "2026-11-22", {"id": ["3"], "name": ["three"], "gone": [False]})
+        again = cluster.redkv("load", str(cluster.spec_file(spec)), "--version", "2026-11-22")
+        assert again.returncode == 0, again
+        assert "1 keys" in again.stdout
+        assert "there is no way back" in again.stdout
+        assert [client.hget(f"basket:{one}", "name") for one in (2, 3, 4)] == ["mine", "three", "4"]
+    desired = Coordinator(cluster.stack.settings, Recorder()).documents.desired().datasets["basket"]
+    assert [(one.version, str(one.goal)) for one in desired.versions] == [("2026-11-22", "active")]
+    assert "nothing to do" in cluster.redkv("load", str(cluster.spec_file(spec)), "--version", "2026-11-22").stdout
+    other = cluster.redkv("load", str(cluster.spec_file(spec.model_copy(update={"mode": "replace"}))), "--version", "2026-11-23")
+    assert (other.returncode, "is loaded in mode upsert on this cluster" in other.stderr) == (2, True), other

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.format.desired import Desired, DesiredDataset, DesiredVersion, Goal
 from pipeline.format.errors import ConflictError, OutcomeUnknownError, PrefixOverlapError
-from pipeline.format.layout import desired_key
+from pipeline.format.layout import audit_root, desired_key
 from pipeline.load.documents import ATTEMPTS_MAX, ClusterDocuments, with_goal, with_version
 from pipeline.store import ObjectStore
 from tests.support.s3 import S3, s3_store
@@ -91,6 +91,16 @@ def test_a_lost_answer_is_resolved_by_reading_back(store: ObjectStore, written: 
     assert losing.change(with_version("person", "person:", entry())).epoch == 1
     assert ClusterDocuments(store, "c").desired().epoch == 1
     assert len(pauses) == (0 if written else 1)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_record_whose_answer_got_lost_is_stored_once(store: ObjectStore, written: bool) -> None:
+    first = ClusterDocuments(store, "c")
+    first.change(with_version("person", "person:", entry()))
+    losing = ClusterDocuments(Losing(store.root, written=written), "c")  # what it creates first is the record of the change before
+    after = losing.change(with_goal("person", "2026-11-22", Goal.ACTIVE))
+    assert [str(one.action) for one in first.trail.history("person", after, 10)] == ["load", "activate"]
+    assert len(list(store.list(audit_root("c", "person")))) == 1
 
 
 def test_somebody_who_is_always_faster_ends_it_after_so_many_attempts(store: ObjectStore) -> None:

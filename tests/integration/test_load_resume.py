@@ -150,28 +150,6 @@ def cluster(server: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
         yield Cluster(folder, server.store, nodes, shards)
 
 
-def test_a_coordinator_killed_at_any_step_is_followed_by_one_that_ends_the_same(cluster: Cluster) -> None:
-    spec = hash_spec("killed", "killed:${id}")
-    cluster.build(spec, V1)
-    cluster.load(spec, V1)
-    active = V1
-    for number, step in enumerate(one for one in Step if one is not Step.BUILD):  # all is built: that step does not come
-        version = f"2026-12-0{number + 1}"
-        cluster.build(spec, version)
-        with pytest.raises(KilledError):
-            cluster.load(spec, version, dies_at(step))
-        assert cluster.served(spec) == ({version} if step is Step.RETIRE else {active}), step
-        report = cluster.load(spec, version)
-        assert (report.keys, report.source_rows) == (ROWS, ROWS), step
-        assert cluster.served(spec) == {version}, step
-        before = cluster.desired()
-        wanted = [(active, "retired"), (version, "active")]
-        assert [(one.version, str(one.goal)) for one in before.datasets["killed"].versions] == wanted, step
-        assert not cluster.load(spec, version).changed, step
-        assert cluster.desired() == before, step
-        active = version
-
-
 def test_an_activation_that_was_written_and_never_seen_is_gone_on_with(cluster: Cluster) -> None:
     spec = hash_spec("written", "written:${id}")
     cluster.build(spec, V1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -135,6 +136,19 @@ def test_sigterm_ends_in_order_with_clients_connected(shard: ShardProcess) -> No
         assert client.call("GET", "a") == b"$1\r\n1\r\n"
 
 
+def test_sigterm_while_the_storage_is_opened_ends_in_order(shard: ShardProcess) -> None:
+    shard.stop()
+    shard.paths.topology.unlink()
+    os.mkfifo(shard.paths.topology)  # is read after the live database was opened, and waits for whoever writes
+    command = [sys.executable, "-m", "server", "--config", str(shard.data_dir / "shard.toml")]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) as process:
+        with shard.paths.topology.open("wb"):
+            process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+    assert b'"event": "stopped"' in log
+
+
 def test_acknowledged_writes_survive_a_kill(shard: ShardProcess) -> None:
     with RawClient(shard.port) as client:
         client.send(b"".join(encode_command("SET", f"k{number}", number) for number in range(3_000)))
@@ -153,7 +167,7 @@ def test_a_second_process_can_not_open_the_same_directory(shard: ShardProcess) -
     command = [sys.executable, "-m", "server", "--config", str(shard.data_dir / "shard.toml")]
     second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert second.returncode == 1
-    assert "RocksDB can't open" in second.stderr
+    assert "another process has it open" in second.stderr
     with RawClient(shard.admin_socket) as admin:
         assert admin.call("PING") == b"+PONG\r\n"
 
@@ -164,6 +178,9 @@ def test_a_second_process_can_not_open_the_same_directory(shard: ShardProcess) -
         ("name = 'a'", "data_dir: Field required"),
         ("name = 'a'\ndata_dir = '/x'\nport = 7000\nadmin_socket = '/x/s'\nhost = '0.0.0.0'", "loopback"),
         (f"name = 'a'\ndata_dir = '/x'\nport = 7000\nadmin_socket = '/{'x' * 120}'", "shorter path"),
+        ("name = 'a'\ndata_dir = '/x'\nport = 7000\nadmin_socket = '/x/s'\nhost = 'some-name'", "host some-name is not on loopback"),
+        ("name = 'a'\ndata_dir = '/x'\nport = 7000\nadmin_socket = '/x/s'\nhost = ''", "is not on loopback"),
+        ("name = 'a'\ndata_dir = '/x'\nport = 7000\nadmin_socket = '/x/s'\nprot = 1", "prot: there is no such setting"),
         ("name = ", "can't be read"),
     ],
 )
@@ -175,3 +192,34 @@ def test_wrong_settings_are_one_message_and_exit_code_2(tmp_path: Path, content:
     assert ended.returncode == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_misspelt_variable_is_one_message_and_exit_code_2(shard: ShardProcess) -> None:
+    ended = started_again(shard, {}, {"REDKV_SHARD_REQUIREPAS": "secret"})
+    assert ended.returncode == 2
+    assert ended.stderr == "the environment has REDKV_SHARD_REQUIREPAS: there is no such setting\n"
+
+
+def test_a_start_that_fails_is_one_message_and_exit_code_1(shard: ShardProcess, tmp_path: Path) -> None:
+    other = {"data_dir": str(tmp_path / "other"), "admin_socket": str(tmp_path / "other" / "s")}
+    ended = started_again(shard, other, {})
+    assert ended.returncode == 1
+    assert f"('127.0.0.1', {shard.port})" in ended.stderr
+    assert "address already in use" in ended.stderr
+    assert '"level": "error"' not in ended.stderr
+    assert "Traceback" not in ended.stderr
+    file = tmp_path / "file"
+    file.touch()
+    ended = started_again(shard, other | {"data_dir": str(file / "below")}, {})
+    assert ended.returncode == 1
+    assert ended.stderr == f"the directory {file}/below can't be made: Not a directory\n"
+
+
+def started_again(shard: ShardProcess, settings: dict[str, str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A second process with the settings of a running shard, but for these."""
+    lines = (shard.data_dir / "shard.toml").read_text().splitlines()
+    kept = [line for line in lines if line.partition(" ")[0] not in settings]
+    config = shard.data_dir / "second.toml"
+    config.write_text("\n".join([*kept, *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]))
+    command = [sys.executable, "-m", "server", "--config", str(config)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env={**os.environ, **environment})

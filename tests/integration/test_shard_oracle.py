@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.format.values import encode_hash, encode_zset
+from tests.support.ports import free_port
 from tests.support.redis_server import running_redis
 from tests.support.resp import RawClient, encode_command
-from tests.support.shards import ShardProcess, free_port, topology_of
+from tests.support.shards import ShardProcess, topology_of
 from tests.support.versions import ALL_SLOTS, write_live
 
 HASHES = {
@@ -129,6 +130,157 @@ TTL
 DEL {t}old {t}old {t}nokey
 DEL
 DEL a b
+SETNX {t}a 1
+SETNX {t}a 2
+SETNX {t}hash x
+SETEX {t}a 0 x
+SETEX {t}a x x
+SETEX {t}a 9223372036854775807 x
+SETEX {t}a 100 x
+TTL {t}a
+PSETEX {t}a -1 x
+PSETEX {t}a 100000 12
+PERSIST {t}a
+PERSIST {t}a
+PERSIST {t}nokey
+TTL {t}a
+GETSET {t}a 13
+GETSET {t}hash 13
+GETSET {t}n new
+GETDEL {t}n
+GETDEL {t}n
+GETDEL {t}hash
+GETEX {t}a
+GETEX {t}a EX 100
+TTL {t}a
+GETEX {t}a PERSIST
+TTL {t}a
+GETEX {t}a PERSIST EX 10
+GETEX {t}a EX 10 PERSIST
+GETEX {t}a KEEPTTL
+GETEX {t}a EX 0
+GETEX {t}nokey EX 0
+GETEX {t}hash EX 0
+GETEX {t}a EXAT 1
+GETEX {t}a
+MSET {t}a 1 {t}n 2 {t}a 3
+MGET {t}a {t}n
+MSET {t}a
+MSET {t}a 1 {t}n
+MSET a 1 b 2
+MSETNX {t}old 1 {t}a 2
+MSETNX {t}old 1
+GET {t}old
+DEL {t}old
+STRLEN {t}a
+STRLEN {t}nokey
+STRLEN {t}hash
+SETEX {t}a 1000 ab
+APPEND {t}a cd
+APPEND {t}old ""
+EXISTS {t}old
+APPEND {t}hash x
+TTL {t}a
+GETRANGE {t}a 0 -1
+GETRANGE {t}a 1 2
+GETRANGE {t}a -3 -2
+GETRANGE {t}a -1 -3
+GETRANGE {t}a 3 1
+GETRANGE {t}a -100 100
+GETRANGE {t}a -100 -50
+GETRANGE {t}a 9223372036854775807 -9223372036854775808
+GETRANGE {t}nokey 0 1
+GETRANGE {t}a x 1
+SUBSTR {t}a 1 2
+SETRANGE {t}a 6 xyz
+GET {t}a
+SETRANGE {t}a -1 x
+SETRANGE {t}a x x
+SETRANGE {t}nokey 5 ""
+EXISTS {t}nokey
+SETRANGE {t}a 0 ""
+SETRANGE {t}a 1 Q
+SETRANGE {t}a 536870911 xx
+SETRANGE {t}hash 0 x
+GET {t}a
+DEL {t}a
+INCR {t}a
+INCR {t}a
+DECR {t}a
+INCRBY {t}a 10
+INCRBY {t}a -100
+DECRBY {t}a 5
+DECRBY {t}a -9223372036854775808
+INCRBY {t}a x
+INCRBY {t}a 1.5
+INCR {t}hash
+SET {t}a 9223372036854775807
+INCR {t}a
+INCRBY {t}a 1
+DECRBY {t}a 1
+SET {t}a " 1"
+INCR {t}a
+SET {t}a ""
+INCR {t}a
+INCRBYFLOAT {t}a 1
+SET {t}a 10.50
+INCRBYFLOAT {t}a 0.1
+INCRBYFLOAT {t}a -5
+INCRBYFLOAT {t}a 5.0e3
+INCRBYFLOAT {t}a 1e-18
+INCRBYFLOAT {t}a 0x1p3
+INCRBYFLOAT {t}a inf
+INCRBYFLOAT {t}a nan
+INCRBYFLOAT {t}a x
+INCRBYFLOAT {t}a " 1"
+INCRBYFLOAT {t}a 1e5000
+INCRBYFLOAT {t}a 1e4932
+INCRBYFLOAT {t}hash 1
+SET {t}a 3.0e2
+INCRBYFLOAT {t}a 200
+SET {t}a 100 EX 1000
+INCR {t}a
+TTL {t}a
+EXPIRE {t}a 100
+TTL {t}a
+EXPIRE {t}a 50 GT
+EXPIRE {t}a 50 LT
+EXPIRE {t}a 60 NX
+EXPIRE {t}a 60 XX
+EXPIRE {t}a 70 XX GT
+EXPIRE {t}a 70 NX XX
+EXPIRE {t}a 70 GT LT
+EXPIRE {t}a 70 BOGUS
+EXPIRE {t}a x BOGUS
+EXPIRE {t}a x
+EXPIRE {t}a 9223372036854775807
+EXPIRE {t}a 9223372036854775
+EXPIRE {t}a -9223372036854775
+EXISTS {t}a
+EXPIRE {t}nokey 10
+SET {t}a 1
+EXPIRE {t}a 10 GT
+EXPIRE {t}a 10 LT
+PEXPIRE {t}a 100000
+PEXPIRE {t}a 9223372036854775807
+EXPIREAT {t}a 9999999999
+EXPIRETIME {t}a
+PEXPIRETIME {t}a
+PEXPIREAT {t}a 9999999999123
+EXPIRETIME {t}a
+PEXPIRETIME {t}a
+EXPIRETIME {t}nokey
+EXPIRETIME {t}hash
+TOUCH {t}a {t}a {t}nokey
+TOUCH
+UNLINK {t}a {t}nokey
+UNLINK
+EXPIREAT {t}a 1
+SET {t}a 1
+EXPIREAT {t}a 1
+GET {t}a
+COMMAND INFO setnx setex psetex getset getdel getex mset msetnx append strlen getrange substr setrange
+COMMAND INFO incr decr incrby decrby incrbyfloat expire pexpire expireat pexpireat expiretime pexpiretime persist touch unlink
 HGETALL {t}hash
 HGETALL {t}nokey
 HGETALL {t}zset
@@ -341,6 +493,26 @@ BROKEN = [
     b"*1\r\n$4\r\nPINGxx*1\r\n$4\r\nPING\r\n*z\r\n",
     b"x" * 70_000,
     b"*" + b"1" * 70_000,
+    b"*2147483648\r\n",
+    b"*-9223372036854775809\r\n",
+    b"* 1\r\n$4\r\nPING\r\n",
+    b"*+1\r\n$4\r\nPING\r\n",
+    b"*\r\n",
+    b"*1\r\n$\r\n",
+    b"*1\r\n$+4\r\nPING\r\n",
+    b"*1\r\n$4 \r\nPING\r\n",
+    b"*1\r\n$9223372036854775808\r\n",
+    b"*1\r\n\r\n",
+    b"*1\r\n\xff\r\n",
+    b"*1\r\nPING\r\n",
+    b"*2\r\n$4\r\nECHO\r\n*1\r\n$1\r\nx\r\n",
+    b"*2\r\n$4\r\nECHO\r\n_\r\n",
+    b"*1\r\n$4\r\nPING\r\n*1\r\n~1\r\n",
+    b'PING "a"b\r\n',
+    b"PING 'a\\'\r\n",
+    b'PING "\\x4"x\n',
+    b"*1\r\n$" + b"1" * 70_000,
+    b"PING " + b"x" * 70_000,
 ]
 
 
@@ -393,6 +565,7 @@ NUMBERS = st.one_of(
     st.floats(allow_nan=True).map(repr),
     st.sampled_from(["", "(1", "(", "-inf", "+inf", "1e2", "0x10", "-", "+", "[a", "(foo", "[", "9223372036854775808"]),
 ).map(str.encode)
+DOUBLES = st.one_of(st.floats(-1e6, 1e6).map(repr), st.decimals(-1000, 1000, places=6).map(str), st.integers().map(str)).map(str.encode)
 SET_OPTIONS = st.lists(
     st.one_of(
         st.sampled_from([(b"NX",), (b"xx",), (b"GET",), (b"KEEPTTL",), (b"EX", b"5000"), (b"pxat", b"1"), (b"EXAT", b"9999999999")]),
@@ -411,7 +584,26 @@ DESTRUCTIBLE = st.sampled_from([b"{t}a", b"{t}b", b"{t}c"])
 FIELDS = st.lists(st.sampled_from([b"name", b"", b"n", b"bin", b"nofield", b"f700"]), max_size=5)
 RANDOM_COMMANDS = st.one_of(
     st.builds(lambda key, value, options: [b"SET", key, value, *options], DESTRUCTIBLE, VALUES, SET_OPTIONS),
-    st.builds(lambda keys: [b"DEL", *keys], st.lists(DESTRUCTIBLE, max_size=3)),
+    st.builds(lambda name, keys: [name, *keys], st.sampled_from([b"DEL", b"unlink", b"TOUCH"]), st.lists(DESTRUCTIBLE, max_size=3)),
+    st.builds(
+        lambda name, key: [name, key], st.sampled_from([b"INCR", b"DECR", b"STRLEN", b"GETDEL", b"PERSIST", b"EXPIRETIME"]), DESTRUCTIBLE
+    ),
+    st.builds(
+        lambda name, key, word: [name, key, word],
+        st.sampled_from([b"INCRBY", b"DECRBY", b"INCRBYFLOAT", b"APPEND", b"GETSET", b"SETNX", b"EXPIREAT", b"MSETNX"]),
+        DESTRUCTIBLE,
+        st.one_of(VALUES, NUMBERS, DOUBLES),
+    ),
+    st.builds(
+        lambda name, pairs: [name, *pairs], st.sampled_from([b"MSET", b"MSETNX"]), st.lists(st.one_of(DESTRUCTIBLE, DOUBLES), max_size=5)
+    ),
+    st.builds(
+        lambda name, key, one, other: [name, key, one, other],
+        st.sampled_from([b"GETRANGE", b"SETRANGE", b"PSETEX", b"EXPIREAT"]),
+        DESTRUCTIBLE,
+        NUMBERS,
+        st.one_of(VALUES, NUMBERS, st.sampled_from([b"NX", b"xx", b"GT", b"LT"])),
+    ),
     st.builds(lambda name, keys: [name, *keys], st.sampled_from([b"MGET", b"EXISTS"]), st.lists(KEYS, max_size=4)),
     st.builds(lambda name, key: [name, key], st.sampled_from([b"GET", b"TYPE", b"HGETALL", b"HLEN", b"ZCARD"]), KEYS),
     st.builds(lambda name, key, fields: [name, key, *fields], st.sampled_from([b"HGET", b"HMGET", b"ZSCORE"]), KEYS, FIELDS),

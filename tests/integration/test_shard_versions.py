@@ -12,12 +12,12 @@ import pytest
 
 from pipeline.format.admin import LatencyReport, ShardStatus, decode_refusal
 from pipeline.format.errors import (
-    CountMismatchError,
     FormatError,
     LiveKeysError,
     NodeError,
     PrefixOverlapError,
     RedkvError,
+    SlotsMovedError,
     StaleEpochError,
     UnknownVersionError,
     UsageError,
@@ -142,7 +142,7 @@ def test_clients_do_not_write_below_a_prefix(shard: ShardProcess, admin: RawClie
                 assert admin.call("REDKV", "ACTIVATE", "plane", V1) == OK
             for words in (("SET", "plane_7", "x"), ("DEL", "plane_7"), ("SET", "plane_", "x", "NX")):
                 reply = writer.call(*words)
-                assert reply.startswith(b"-READONLY ")
+                assert reply.startswith(b"-NOPERM ")
                 assert b"'plane'" in reply
         assert writer.call("SET", "plane", "x") == OK
         assert writer.call("GET", "plane") == b"$1\r\nx\r\n"
@@ -189,7 +189,7 @@ def test_refusals_are_named(shard: ShardProcess, admin: RawClient) -> None:
     identity.write_text(identity.read_text().replace(V2, V1))
     assert isinstance(refusal(admin.call("REDKV", "OPEN", "plane", V2)), FormatError)
     publish_version(shard.paths, "plane", "2026-11-24", rows("x"), slots=(SlotRange(first=0, last=100),))
-    assert isinstance(refusal(admin.call("REDKV", "ACTIVATE", "plane", "2026-11-24")), CountMismatchError)
+    assert isinstance(refusal(admin.call("REDKV", "ACTIVATE", "plane", "2026-11-24")), SlotsMovedError)
     assert admin.call("REDKV", "ACTIVATE", "plane", V1) == OK
     assert isinstance(refusal(admin.call("REDKV", "UNREGISTER", "plane")), VersionActiveError)
     assert admin.call("REDKV", "NOSUCH").startswith(b"-ERR unknown subcommand")
@@ -232,7 +232,7 @@ def test_everything_is_as_it_was_after_a_restart(shard: ShardProcess, admin: Raw
     with RawClient(shard.port) as again, RawClient(shard.admin_socket) as admin_again:
         assert again.call("HGET", "plane_7", "mark") == b"$3\r\ntwo\r\n"
         assert again.call("GET", "own") == b"$5\r\nvalue\r\n"
-        assert again.call("SET", "empty_1", "x").startswith(b"-READONLY")
+        assert again.call("SET", "empty_1", "x").startswith(b"-NOPERM")
         assert status(admin_again).datasets["plane"].active == V2
 
 

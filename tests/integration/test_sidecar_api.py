@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import random
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from pipeline.format.crashpoints import IngestPoint
 from pipeline.format.desired import Goal
 from pipeline.format.slots import even_ranges
 from pipeline.format.values import encode_string
 from pipeline.load.states import State
+from tests.support.crash import Trap
 from tests.support.proxy import Proxy, proxy_to
-from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
 from tests.support.shards import ShardProcess, running_shards, topology_of
 from tests.support.sidecars import Head, NodeUnderTest
-from tests.support.values import read_all
+from tests.support.values import read_all, reading, refused_all
 from tests.support.versions import BuiltVersion, build_version
 
 V1 = "2026-11-21"
@@ -83,28 +83,10 @@ def want(head: Head, s3: S3, rows: dict[bytes, bytes], goal: Goal) -> BuiltVersi
     return built
 
 
-@contextmanager
-def reading(shard: ShardProcess) -> Iterator[None]:
-    """A client that reads all the time."""
-    ended = threading.Event()
-
-    def read() -> None:
-        with RawClient(shard.port) as client:
-            while not ended.is_set():
-                client.call("GET", "{06S}")
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 def left_on_disk(node: NodeUnderTest) -> list[str]:
     made = [str(path) for one in node.shards for root in (one.paths.making, one.paths.versions) for path in root.rglob("*")]
-    return made + [str(path) for path in node.staged_files()]
+    removed = [name for _, folders, names in os.walk(node.paths.removed) for name in (*folders, *names)]
+    return made + removed + [str(path) for path in node.staged_files()]
 
 
 def test_it_says_how_it_is_to_those_who_may_ask(node: NodeUnderTest, head: Head, s3: S3) -> None:
@@ -123,6 +105,12 @@ def test_it_says_how_it_is_to_those_who_may_ask(node: NodeUnderTest, head: Head,
     assert f'redkv_sidecar_bytes_total{{step="stage"}} {float(built.manifest.totals.bytes)}' in metrics
     assert 'redkv_sidecar_step_seconds_count{step="activate"} 1.0' in metrics
     assert 'redkv_sidecar_versions{state="active"} 1.0' in metrics
+
+
+def test_it_stands_behind_others_for_the_cpu(node: NodeUnderTest) -> None:
+    assert node.process is not None
+    mine, its = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, node.process.pid))
+    assert its == min(19, mine + 10)
 
 
 def test_it_is_not_ready_without_a_shard(node: NodeUnderTest, head: Head, shards: list[ShardProcess]) -> None:
@@ -172,19 +160,27 @@ def test_it_slows_down_for_readers_to_its_floor_and_says_why(tmp_path: Path, s3:
         node.kill()
 
 
-@pytest.mark.parametrize("state", [State.STAGING, State.STAGED, State.READY])
+@pytest.mark.parametrize("state", [State.STAGING, State.STAGED, State.INGESTING, State.READY])
 def test_a_version_is_paused_resumed_cancelled_and_tried_again(
-    node: NodeUnderTest, head: Head, s3: S3, proxy: Proxy, shards: list[ShardProcess], state: State
+    tmp_path: Path, node: NodeUnderTest, head: Head, s3: S3, proxy: Proxy, shards: list[ShardProcess], state: State
 ) -> None:
     rows = strings(3)
-    goal = {State.STAGING: Goal.STAGED, State.STAGED: Goal.STAGED, State.READY: Goal.READY}[state]
+    goal = Goal.STAGED if state in {State.STAGING, State.STAGED} else Goal.READY
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
+    filled = Trap(IngestPoint.FILLED, tmp_path, "STOP")
     if state is State.STAGING:
         proxy.hold_after(built.manifest.files[0].bytes)
+    if state is State.INGESTING:
+        node.kill()
+        node.launch(filled.environment)
+        node.until_answers()
     head.want(person=(PREFIX, [built.wanted(goal)]))
     node.wake()
     if state is State.STAGING:
         assert proxy.held.wait(30)
+    if state is State.INGESTING:
+        filled.wait()
+        assert os.sched_getscheduler(filled.pid) == os.SCHED_IDLE
     node.until("person", V1, state)
     node.control("pause", "person", V1)
     proxy.release()
@@ -195,7 +191,7 @@ def test_a_version_is_paused_resumed_cancelled_and_tried_again(
     node.kill()
     node.start()
     node.until_true("the pause, still", lambda status: _step(node) == "paused by an operator")
-    assert read_all(shards, rows) == dict.fromkeys(rows)
+    node.until_true("its keys to be refused", lambda _: refused_all(shards, rows, b"LOADING"))
     node.control("cancel", "person", V1)
     error = node.until("person", V1, State.FAILED).error
     assert error is not None
@@ -206,6 +202,10 @@ def test_a_version_is_paused_resumed_cancelled_and_tried_again(
     assert read_all(shards, rows) == rows
     refused = node.ask("POST", f"versions/person/{V1}/cancel")
     assert (refused.status_code, refused.json()["error"]) == (httpx.codes.CONFLICT, "VersionActiveError")
+    for one in shards:
+        one.kill()
+    unsure = node.ask("POST", f"versions/person/{V1}/cancel")
+    assert (unsure.status_code, unsure.json()["error"]) == (httpx.codes.SERVICE_UNAVAILABLE, "ShardUnavailableError")
     unknown = node.ask("POST", "versions/person/2020-01-01/pause")
     assert (unknown.status_code, unknown.json()["error"]) == (httpx.codes.NOT_FOUND, "UnknownVersionError")
 

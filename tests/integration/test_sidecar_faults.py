@@ -15,19 +15,22 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from ingest_sidecar.progress import sidecar_point
 from pipeline.format.admin import ShardStatus
+from pipeline.format.crashpoints import IngestPoint
 from pipeline.format.desired import Goal
 from pipeline.format.layout import PARTIAL_SUFFIX
-from pipeline.format.slots import even_ranges
+from pipeline.format.slots import even_ranges, key_slot
 from pipeline.format.values import encode_string
-from pipeline.load.states import State
+from pipeline.load.states import Event, State
 from pipeline.store import ObjectStore
+from tests.support.crash import Trap
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
 from tests.support.shards import ShardProcess, running_shards, topology_of
 from tests.support.sidecars import WAIT_S, Head, NodeUnderTest
-from tests.support.values import read_all
+from tests.support.values import read_all, refused_all
 from tests.support.versions import build_version
 
 V1, V2 = "2026-11-21", "2026-11-22"
@@ -154,12 +157,80 @@ def test_a_flipped_byte_is_named_and_the_active_version_serves_on(
     node.until_true("its files to be gone", lambda _: not node.staged_files())
 
 
+def test_a_byte_that_changes_in_the_made_directory_is_found_before_anything_is_published(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], tmp_path: Path
+) -> None:
+    old = strings(1, 600)
+    good = build_version(s3.store, "person", V1, old, prefix=PREFIX)
+    head.want(person=(PREFIX, [good.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until("person", V1, State.ACTIVE)
+    filled = Trap(IngestPoint.FILLED, tmp_path, "STOP")
+    node.stop()
+    node.launch(filled.environment)
+    node.until_answers()
+    new = build_version(s3.store, "person", V2, strings(2, 600), prefix=PREFIX, partitions=even_ranges(2))
+    head.want(person=(PREFIX, [good.wanted(Goal.ACTIVE), new.wanted(Goal.READY)]))
+    node.wake()
+    filled.wait()
+    [made] = [path for one in shards for path in one.paths.making.glob("*/*.sst")]
+    changed = bytearray(made.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    made.write_bytes(changed)
+    filled.go_on()
+    error = node.until("person", V2, State.FAILED).error
+    assert error is not None
+    assert error["error"] == "ChecksumMismatchError"
+    expected = {"dataset": "person", "version": V2, "node": "node-1", "object": new.manifest.files[0].object_key}
+    assert error["fields"].items() >= expected.items()
+    assert all(word in error["message"] for word in expected.values())
+    key = error["fields"]["key"]  # of the block that the byte lies in: it does not read any more
+    assert key.startswith(PREFIX)
+    assert error["message"].endswith(f"; the first key that differs is {key}")
+    assert read_all(shards, old) == old
+    assert not any(one.paths.version("person", V2).exists() for one in shards)
+    node.wake()  # somebody asks again: nothing that lay here is taken, so it comes whole from the store
+    node.until_tried_again("person", V2)
+    node.until("person", V2, State.READY)
+
+
+def test_a_value_that_is_another_in_one_nodes_copy_keeps_the_version_from_clients_and_its_key_is_named(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], tmp_path: Path
+) -> None:
+    """A sound SST file, of the same size, in which one value is another: only its content tells. No sample is in it."""
+    rows = strings(1, 300)
+    built = build_version(s3.store, "person", V1, rows, prefix=PREFIX, partitions=even_ranges(2), samples_every=1000)
+    victim = b"person:200"
+    staged = Trap(sidecar_point(State.STAGED, Event.INGEST), tmp_path, "STOP")
+    node.stop()
+    node.launch(staged.environment)
+    node.until_answers()
+    head.want(person=(PREFIX, [built.wanted(Goal.READY)]))
+    node.wake()
+    staged.wait()
+    changed = {**rows, victim: bytes([*rows[victim][:-1], rows[victim][-1] ^ 1])}
+    elsewhere = s3.fresh().store
+    wrong = build_version(elsewhere, "person", V1, changed, prefix=PREFIX, partitions=even_ranges(2), samples_every=1000)
+    assert [one.bytes for one in wrong.manifest.files] == [one.bytes for one in built.manifest.files]
+    slot = key_slot(victim)
+    [index] = [index for index, one in enumerate(built.manifest.files) if slot in one.slots]
+    path = node.paths.staged_build("person", V1, built.manifest.build_id) / Path(built.manifest.files[index].object_key).name
+    path.write_bytes(elsewhere.get(wrong.manifest.files[index].object_key).data)
+    staged.go_on()
+    error = node.until("person", V1, State.FAILED).error
+    assert error is not None
+    expected = {"dataset": "person", "version": V1, "node": "node-1", "key": victim.decode()}
+    assert error["fields"].items() >= expected.items()
+    assert all(word in error["message"] for word in expected.values())
+    assert read_all(shards, rows) == dict.fromkeys(rows)
+
+
 def test_a_sample_that_reads_otherwise_keeps_the_version_from_clients(
     node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]
 ) -> None:
     rows = strings(1, 300)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX, wrong_samples=frozenset({b"person:7"}))
-    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    head.want(person=(PREFIX, [built.wanted(Goal.READY)]))
     node.wake()
     error = node.until("person", V1, State.FAILED).error
     assert error is not None
@@ -168,6 +239,9 @@ def test_a_sample_that_reads_otherwise_keeps_the_version_from_clients(
     assert (fields["dataset"], fields["version"], fields["node"], fields["key"]) == ("person", V1, "node-1", "person:7")
     assert fields["shard"] in {"node-1-a", "node-1-b"}
     assert read_all(shards, rows) == dict.fromkeys(rows)
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("its keys to be refused", lambda _: refused_all(shards, rows, b"LOADING"))
 
 
 def test_connections_that_break_again_and_again_end_in_the_same_bytes(

@@ -10,13 +10,14 @@ import pytest
 
 from pipeline.format.desired import Goal
 from pipeline.format.layout import manifest_key
-from pipeline.format.slots import SLOT_COUNT, SlotRange
+from pipeline.format.slots import SLOT_COUNT, SlotRange, key_slot
 from pipeline.format.values import encode_hash, encode_string, encode_zset
 from pipeline.load.states import State
+from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
 from tests.support.shards import ShardProcess, running_shards, topology_of
 from tests.support.sidecars import Head, NodeUnderTest
-from tests.support.values import read_all
+from tests.support.values import read_all, refused_all
 from tests.support.versions import build_version
 
 V1, V2, V3 = "2026-11-21", "2026-11-22", "2026-11-23"
@@ -159,6 +160,58 @@ def test_an_empty_node_catches_up(node: NodeUnderTest, head: Head, s3: S3, shard
     node.until("person", V3, State.ACTIVE)
     assert node.status().topology_epoch == 2
     assert read_all(shards, rows["c"]) == rows["c"]
+
+
+def bulk_line(shard: ShardProcess) -> str:
+    """What INFO says of the dataset."""
+    with RawClient(shard.port) as client:
+        return next(line for line in client.call("INFO", "bulk").decode().splitlines() if line.startswith("dataset_person:"))
+
+
+def test_a_shard_that_lags_behind_says_so(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+    """With no version: no key is told absent, also after a restart of the shard. With the version before: that is what it serves."""
+    old, new = strings("old"), strings("new")
+    node.ask("PUT", "limits", {"bandwidth_bytes_s": 1})
+    first = build_version(s3.store, "person", V1, old, prefix=PREFIX)
+    head.want(person=(PREFIX, [first.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("the shards to know", lambda _: refused_all(shards, old, b"LOADING"))
+    assert bulk_line(shards[0]).endswith(f"expected={V1},lagging=1")
+    shards[0].kill()
+    shards[0].start()
+    assert refused_all(shards, old, b"LOADING")
+    node.ask("PUT", "limits", {"bandwidth_bytes_s": None})
+    node.until("person", V1, State.ACTIVE)
+    assert read_all(shards, old) == old
+    assert bulk_line(shards[0]).endswith(f"expected={V1},lagging=0")
+    node.ask("PUT", "limits", {"bandwidth_bytes_s": 1})
+    second = build_version(s3.store, "person", V2, new, prefix=PREFIX)
+    head.want(person=(PREFIX, [first.wanted(Goal.RETIRED), second.wanted(Goal.ACTIVE)]))
+    node.wake()
+    node.until_true("the lag to be told", lambda _: bulk_line(shards[1]).endswith(f"expected={V2},lagging=1"))
+    assert read_all(shards, old) == old
+    head.want()
+    node.wake()
+    node.until_true("nothing to be expected", lambda _: bulk_line(shards[1]).endswith("expected=,lagging=0"))
+
+
+def test_no_reader_sees_an_error_while_a_first_version_is_activated(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]
+) -> None:
+    tag = next(one for one in range(100) if key_slot(b"%d" % one) < SLOT_COUNT // 2)
+    for dataset in ("person", "plane", "route"):
+        key = f"{dataset}:{{{tag}}}".encode()
+        built = build_version(s3.store, dataset, V1, {key: encode_string(b"there")}, prefix=f"{dataset}:")
+        head.want(**{dataset: (f"{dataset}:", [built.wanted(Goal.READY)])})
+        node.wake()
+        node.until(dataset, V1, State.READY)
+        head.want(**{dataset: (f"{dataset}:", [built.wanted(Goal.ACTIVE)])})
+        node.wake()
+        with RawClient(shards[0].port) as reader:
+            while (reply := reader.call("GET", key)) == b"$-1\r\n":
+                pass
+            assert reply == b"$5\r\nthere\r\n"
+        node.until(dataset, V1, State.ACTIVE)
 
 
 def test_random_loads_end_with_the_last_content(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:

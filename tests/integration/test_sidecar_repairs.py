@@ -211,22 +211,20 @@ def test_a_fatal_failure_is_tried_again_by_itself_where_clients_shall_read_else_
     node.until("plane", V1, State.FAILED)
     for key in wrong:
         flip_a_byte(s3.store, key)
-    node.until_true(
-        "it to be active by itself", lambda status: (found := status.find("person", V1)) is not None and found.state == "active"
-    )
+    node.until_tried_again("person", V1)
     assert node.until("person", V1, State.ACTIVE).error is None
     assert read_all(shards, rows) == rows
     node.until("plane", V1, State.FAILED)
     node.wake()
+    node.until_tried_again("plane", V1)
     node.until("plane", V1, State.STAGED)
 
 
 def test_what_can_not_be_removed_is_told_and_keeps_nothing_else_from_being_loaded(
     node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]
 ) -> None:
-    stray = shards[0].paths.making / "person@2020-01-01@x"
-    stray.parent.mkdir(exist_ok=True)
-    stray.write_text("no directory")
+    stray = shards[0].paths.making / f"person@2020-01-01@{'x' * 230}"  # too long a name to become a longer one
+    stray.mkdir(parents=True)
     shards[1].paths.topology.unlink()
     shards[1].paths.topology.mkdir()  # the topology can't be written there either
     head.topology(topology_of(shards, HALVES, epoch=2))
@@ -236,6 +234,8 @@ def test_what_can_not_be_removed_is_told_and_keeps_nothing_else_from_being_loade
     status = node.status()
     assert status.error is not None
     assert status.error["error"] == "IngestProcessError"
+    for what in (f"removing {stray}", f"telling shard {shards[1].name} the topology"):
+        assert f"{what} was refused" in node.log
     shards[1].paths.topology.rmdir()
-    stray.unlink()
+    stray.rmdir()
     node.until_true("nothing to complain of", lambda status: status.error is None)

@@ -13,15 +13,16 @@ from threading import Event, Timer
 import pytest
 
 from ingest_sidecar.bandwidth import TokenBucket
-from ingest_sidecar.documents import Documents
+from ingest_sidecar.documents import Documents, Hold
 from ingest_sidecar.download import download
 from ingest_sidecar.plan import PlannedFile
-from ingest_sidecar.stage import Tools
-from pipeline.format.desired import Desired
+from ingest_sidecar.stage import StagedFile, Tools
+from pipeline.format.desired import Desired, DesiredVersion, Goal
 from pipeline.format.errors import (
     ChecksumMismatchError,
     FormatError,
     FormatVersionError,
+    IngestProcessError,
     ObjectChangedError,
     ObjectMissingError,
     StaleEpochError,
@@ -116,6 +117,22 @@ def test_a_wrong_object_is_named_and_leaves_nothing(s3: S3, tmp_path: Path, cont
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_something_else_wrote_into_is_fetched_anew(s3: S3, tmp_path: Path) -> None:
+    one = planned(s3, DATA)
+    counted: list[int] = []
+    file = StagedFile(Tools(s3.store, TokenBucket(), "node-1", counted.append, lambda _: None, Event()), one, tmp_path)
+    assert not file.begin()
+    for start, end in file.ranges():
+        file.fetch(start, end)
+    [part] = tmp_path.glob(f"*{PARTIAL_SUFFIX}")
+    with part.open("ab") as other:
+        other.write(b"more")
+    with pytest.raises(IngestProcessError, match=f"has {BYTES + 4} bytes, {BYTES} were written"):
+        file.finish()
+    assert sum(counted) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_object_is_named(s3: S3, tmp_path: Path) -> None:
     one = planned(s3, DATA)
     s3.store.delete(one.file.object_key)
@@ -126,7 +143,7 @@ def test_a_missing_object_is_named(s3: S3, tmp_path: Path) -> None:
 def test_a_download_that_is_stopped_keeps_what_it_has(s3: S3, tmp_path: Path) -> None:
     one = planned(s3, DATA)
     stage(s3, one, tmp_path, stop_after=RANGE // 2)
-    [part] = tmp_path.iterdir()
+    [part] = tmp_path.glob(f"*{PARTIAL_SUFFIX}")
     kept = part.stat().st_size
     assert 0 < kept < BYTES
     assert part.read_bytes() == DATA[:kept]
@@ -142,12 +159,26 @@ def test_an_object_written_anew_while_it_is_read_has_its_own_error(s3: S3, tmp_p
         def append(self, staged: int) -> None:
             super().append(staged)
             if len(self) == 1:
-                s3.store.delete(one.file.object_key)
-                s3.store.create(one.file.object_key, bytes(BYTES))
+                key = one.file.object_key  # in one step: other ranges ask at the same time, and would find nothing in between
+                s3.store.replace(key, bytes(BYTES), s3.store.get(key).etag)
 
     with pytest.raises(ObjectChangedError, match="written anew") as refused:
         stage(s3, one, tmp_path, Changing())
     assert refused.value.fields["object"] == one.file.object_key
+
+
+def test_an_object_written_anew_while_nobody_read_it_has_the_same_error_and_the_next_try_goes_by_its_bytes(s3: S3, tmp_path: Path) -> None:
+    one = planned(s3, DATA)
+    stage(s3, one, tmp_path, stop_after=RANGE // 2)
+    s3.store.delete(one.file.object_key)
+    s3.store.create(one.file.object_key, bytes(BYTES))
+    with pytest.raises(ObjectChangedError):
+        stage(s3, one, tmp_path)
+    s3.store.delete(one.file.object_key)
+    s3.store.create(one.file.object_key, DATA)  # mended
+    path, _ = stage(s3, one, tmp_path)
+    assert path.read_bytes() == DATA
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_bandwidth_holds_for_all_and_rises_while_they_wait(s3: S3, tmp_path: Path) -> None:
@@ -184,6 +215,23 @@ def test_documents_are_followed_and_remembered(s3: S3, tmp_path: Path) -> None:
         assert (refused.value.fields["epoch"], refused.value.fields["followed"]) == (1, 2)
     assert followed.desired == head.desired
     assert again.desired is None
+
+
+def test_what_operators_say_at_the_same_time_is_all_remembered(s3: S3, tmp_path: Path) -> None:
+    head, followed = Head(s3.store), documents(s3, tmp_path)
+    versions = [
+        DesiredVersion(version=f"2026-11-{day}", build_id="b", manifest_key="m", manifest_sha256="0" * 64, goal=Goal.READY)
+        for day in range(10, 26)
+    ]
+    head.topology(Topology(cluster="test", epoch=7, nodes=()))
+    head.want(person=("person:", versions))
+    with ThreadPoolExecutor(len(versions) + 2) as threads:
+        said = [threads.submit(followed.hold, "person", one, Hold.PAUSED) for one in versions]
+        said += [threads.submit(followed.refresh), threads.submit(followed.forget_holds)]
+        for one in said:
+            one.result()
+    for memory in (followed.memory, documents(s3, tmp_path).memory):
+        assert (memory.topology_epoch, memory.desired_epoch, len(memory.holds)) == (7, 1, len(versions))
 
 
 def test_a_document_of_another_cluster_or_time_is_refused(s3: S3, tmp_path: Path) -> None:

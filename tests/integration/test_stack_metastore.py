@@ -63,6 +63,7 @@ def run_session(metastore: Metastore, statements: tuple[str, ...], folder: Path)
     return answer
 
 
+@pytest.mark.full
 def test_one_spark_creates_tables_and_another_reads_them(metastore: Metastore, tmp_path: Path) -> None:
     assert beyond_loopback(listeners(below(metastore.folder))) == {}
     run_session(metastore, CREATE, tmp_path)

@@ -29,6 +29,7 @@ def test_two_run_side_by_side_on_loopback_alone(tmp_path: Path) -> None:
             assert set(found) <= set(seaweed.ports)  # it opened no port that we did not choose
             assert seaweed.ports[0] in found
             assert beyond_loopback(found) == {}
+        assert [path.name for one in running for path in Path("/tmp").glob(f"weed.*.{one.pid}")] == []  # it logs where it was told to
     finally:
         kill(running)
         for seaweed in both:

@@ -6,10 +6,12 @@ import hashlib
 
 from pipeline.format import layout
 from pipeline.format.admin import DatasetStatus, ShardStatus, VersionIdentity
-from pipeline.format.desired import Desired, DesiredDataset, DesiredVersion, Goal
+from pipeline.format.audit import Action, AuditRecord, audit_id
+from pipeline.format.desired import BadVersion, Desired, DesiredDataset, DesiredVersion, Goal
 from pipeline.format.digest import ContentDigest
 from pipeline.format.keys import meta_key
-from pipeline.format.manifest import Manifest, ManifestFile, ManifestSample, Totals
+from pipeline.format.manifest import BaseVersion, Manifest, ManifestFile, ManifestSample, Totals, Whole
+from pipeline.format.queue import LoadQueue, QueuedLoad
 from pipeline.format.slots import SlotRange, even_ranges
 from pipeline.format.topology import Node, Shard, Topology
 from pipeline.format.values import canonical_reply, encode_hash
@@ -79,6 +81,47 @@ def manifest_sha256() -> str:
     return hashlib.sha256(manifest().to_json()).hexdigest()
 
 
+def delta_manifest() -> Manifest:
+    """The next day's version, a delta: {person}_7 is new, {person}_42 went."""
+    below, build_id, version = manifest(), "3f2504e04f8941d39a0c0305e82c3301", "2026-11-23"
+    (gone, _), (put, old) = entries()
+    value = encode_hash(((b"name", b"Hopper"),))
+    assert value != old
+    files = []
+    for number, (key, changed) in enumerate(((gone, None), (put, value))):
+        digest = ContentDigest()
+        digest.update([key], [changed])
+        file = ManifestFile(
+            object_key=layout.sst_key("person", version, build_id, 0, "18", number),
+            slots=SlotRange(first=1838, last=1838),
+            smallest=key,
+            largest=key,
+            keys=int(changed is not None),
+            entries=int(changed is not None),
+            deletes=int(changed is None),
+            bytes=1100,
+            sha256=hashlib.sha256(b"stands for the bytes of SST %d" % number).hexdigest(),
+            content_digest=digest.hexdigest(),
+        )
+        files.append(file)
+    return Manifest(
+        format_version=2,
+        dataset="person",
+        version=version,
+        build_id=build_id,
+        built_at_ms=BUILT_AT_MS + 86_400_000,
+        prefix="{person}_",
+        type="hash",
+        mode="replace",
+        spec=SPEC,
+        totals=Totals(source_rows=1, stored_rows=1, duplicates=0, skipped=0, keys=1, entries=1, deletes=1, bytes=2200),
+        files=tuple(files),
+        samples=(ManifestSample(key=b"{person}_7", reply_sha256=hashlib.sha256(canonical_reply(value)).hexdigest()),),
+        bases=(BaseVersion(version=below.version, build_id=below.build_id, manifest_sha256=manifest_sha256()),),
+        whole=Whole(keys=1, entries=1),
+    )
+
+
 def topology() -> Topology:
     """Three nodes with two shards each, slots spread evenly."""
     ranges = even_ranges(6)
@@ -92,14 +135,31 @@ def topology() -> Topology:
     return Topology(cluster="local", epoch=1, nodes=tuple(nodes))
 
 
+def audit_record() -> AuditRecord:
+    """Today's version became the one that clients read."""
+    at_ms = BUILT_AT_MS + 600_000
+    return AuditRecord(
+        id=audit_id(at_ms, "e7-0"),
+        at_ms=at_ms,
+        by="ops@loader-1",
+        action=Action.ACTIVATE,
+        dataset="person",
+        version="2026-11-22",
+        build_id=BUILD_ID,
+        epoch=7,
+        before="2026-11-21",
+    )
+
+
 def desired() -> Desired:
-    """One dataset: yesterday's version on its way out of service, today's active."""
+    """One dataset: yesterday's version on its way out of service, today's active; the one before was marked bad."""
     older = DesiredVersion(
         version="2026-11-21",
         build_id=OLDER_BUILD_ID,
         manifest_key=layout.manifest_key("person", "2026-11-21"),
         manifest_sha256=hashlib.sha256(b"stands for an older manifest").hexdigest(),
         goal=Goal.RETIRED,
+        retired_at_ms=BUILT_AT_MS + 600_000,
     )
     newer = DesiredVersion(
         version="2026-11-22",
@@ -108,13 +168,30 @@ def desired() -> Desired:
         manifest_sha256=manifest_sha256(),
         goal=Goal.ACTIVE,
     )
+    bad = BadVersion(version="2026-11-20", build_id="16fd2706", by="ann", at_ms=BUILT_AT_MS - 86_400_000)
     return Desired(
         cluster="local",
         epoch=7,
-        datasets={"person": DesiredDataset(prefix="{person}_", versions=(older, newer))},
+        datasets={"person": DesiredDataset(prefix="{person}_", versions=(older, newer), bad=(bad,))},
         written_by="ops@loader-1:4711",
         written_at_ms=BUILT_AT_MS + 600_000,
+        audit=(audit_record(),),
     )
+
+
+def queue() -> LoadQueue:
+    """Today's load runs; one of another dataset, that is less urgent, waits."""
+    running = QueuedLoad(
+        dataset="person",
+        version="2026-11-22",
+        priority=5,
+        by="ops@loader-1:4711",
+        asked_at_ms=BUILT_AT_MS + 300_000,
+        started_at_ms=BUILT_AT_MS + 301_000,
+        beat=7,
+    )
+    waiting = QueuedLoad(dataset="plane", version="2026-11-22", priority=0, by="ops@loader-2:815", asked_at_ms=BUILT_AT_MS + 320_000)
+    return LoadQueue(cluster="local", loads=(running, waiting))
 
 
 def identity() -> VersionIdentity:

@@ -109,8 +109,11 @@ def goldens() -> dict[str, bytes]:
         "digests.json": _lines(digest_cases()),
         "refusals.json": _lines(refusal_cases()),
         "manifest.json": examples.manifest().to_json(),
+        "delta.json": examples.delta_manifest().to_json(),
         "topology.json": examples.topology().to_json(),
         "desired.json": examples.desired().to_json(),
+        "queue.json": examples.queue().to_json(),
+        "audit.json": examples.audit_record().to_json(),
         "VERSION.json": examples.identity().to_json(),
         "status.json": examples.shard_status().to_json(),
     }

@@ -10,7 +10,7 @@ from pipeline.stack.ports import LOOPBACK, free_ports
 
 
 def free_port() -> int:
-    """A port on which nobody listens now."""
+    """A port on which nobody listens now, and which no other process is given before long."""
     return free_ports(1)[0]
 
 

@@ -21,6 +21,7 @@ class S3:
 
     url: str
     environment: dict[str, str]
+    pid: int
 
     @property
     def store(self) -> ObjectStore:
@@ -28,7 +29,7 @@ class S3:
 
     def fresh(self) -> S3:
         """The same server, another empty root."""
-        return S3(f"s3://{BUCKET}/{uuid4().hex}", self.environment)
+        return S3(f"s3://{BUCKET}/{uuid4().hex}", self.environment, self.pid)
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def s3_store() -> Iterator[S3]:
         try:
             program.await_ready(running)
             os.environ.update(seaweed.environment)
-            yield S3(f"s3://{BUCKET}/{uuid4().hex}", seaweed.environment)
+            yield S3(f"s3://{BUCKET}/{uuid4().hex}", seaweed.environment, running.pid)
         finally:
             for name, value in before.items():
                 if value is None:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,28 +20,23 @@ from pathlib import Path
 from pipeline.format.layout import ShardPaths
 from pipeline.format.slots import SlotRange, even_ranges
 from pipeline.format.topology import Node, Shard, Topology
+from tests.support.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_WAIT_S = 30.0  # a shard starts in about a second; a loaded machine takes longer
 STOP_WAIT_S = 10.0
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class ShardProcess:
-    """One shard process and where to reach it. `options` are further settings, as TOML values."""
+    """One shard process and where to reach it. `options` are further settings, as TOML values; `environment` is for the next start."""
 
     name: str
     data_dir: Path
     port: int
-    options: dict[str, int] = field(default_factory=dict)
+    options: Mapping[str, int | str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def paths(self) -> ShardPaths:
@@ -63,14 +59,13 @@ class ShardProcess:
             f'data_dir = "{self.data_dir}"',
             f"port = {self.port}",
             f'admin_socket = "{self.admin_socket}"',
-            "block_cache_bytes = 33554432",
-            *(f"{key} = {value}" for key, value in self.options.items()),
+            *(f"{key} = {json.dumps(value)}" for key, value in {"block_cache_bytes": 32 << 20, **self.options}.items()),
         ]
         config.write_text("\n".join(lines))
         self.admin_socket.unlink(missing_ok=True)
         with (self.data_dir / "log").open("ab") as log:
             command = [sys.executable, "-m", "server", "--config", str(config)]
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, stderr=log, stdout=log, env=dict(os.environ))
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, stderr=log, stdout=log, env={**os.environ, **self.environment})
         deadline = time.monotonic() + START_WAIT_S
         while True:
             if self.process.poll() is not None:
@@ -121,7 +116,7 @@ def topology_of(shards: Sequence[ShardProcess], ranges: Sequence[Sequence[SlotRa
 
 
 @contextmanager
-def running_shards(root: Path, count: int = 1, options: dict[str, int] | None = None) -> Iterator[list[ShardProcess]]:
+def running_shards(root: Path, count: int = 1, options: Mapping[str, int | str] | None = None) -> Iterator[list[ShardProcess]]:
     """Some shards that share all slots evenly; stopped at the end. Keep `root` short: a Unix socket's path is limited."""
     shards = [ShardProcess(f"node-1-{chr(ord('a') + index)}", root / f"s{index}", free_port(), options or {}) for index in range(count)]
     topology = topology_of(shards, [[one] for one in even_ranges(count)])

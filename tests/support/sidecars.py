@@ -20,12 +20,13 @@ import tomli_w
 
 from pipeline.format.desired import Desired, DesiredDataset, DesiredVersion
 from pipeline.format.layout import NodePaths, desired_key, topology_key
-from pipeline.format.records import VersionedRecord
+from pipeline.format.records import Mode, VersionedRecord
 from pipeline.format.topology import Topology
 from pipeline.load.states import State
 from pipeline.load.status import NodeStatus, VersionStatus
 from pipeline.store import ObjectStore
-from tests.support.shards import REPOSITORY, ShardProcess, free_port
+from tests.support.ports import free_port
+from tests.support.shards import REPOSITORY, ShardProcess
 
 WAIT_S = 60.0  # for what takes a second on an idle machine
 LOOK_S = 0.02
@@ -45,12 +46,23 @@ class Head:
     def topology(self, topology: Topology) -> None:
         self._put(topology_key(CLUSTER), topology)
 
-    def want(self, **datasets: tuple[str, Sequence[DesiredVersion]]) -> int:
+    def want(self, mode: Mode = "replace", /, **datasets: tuple[str, Sequence[DesiredVersion]]) -> int:
         """Write the desired state: dataset=(prefix, versions), anew and whole; its epoch."""
-        wanted = {name: DesiredDataset(prefix=prefix, versions=tuple(versions)) for name, (prefix, versions) in datasets.items()}
+        wanted = {name: DesiredDataset(prefix=prefix, mode=mode, versions=tuple(versions)) for name, (prefix, versions) in datasets.items()}
         self.desired = Desired(cluster=CLUSTER, epoch=self.desired.epoch + 1, datasets=wanted)
         self._put(desired_key(CLUSTER), self.desired)
         return self.desired.epoch
+
+    def add(self, name: str, dataset: DesiredDataset) -> None:
+        """Write one dataset anew, beside the others as they are."""
+        datasets = {**self.desired.datasets, name: dataset}
+        self.desired = Desired(cluster=CLUSTER, epoch=self.desired.epoch + 1, datasets=datasets)
+        self._put(desired_key(CLUSTER), self.desired)
+
+    def catch_up(self) -> None:
+        """Read what another coordinator wrote, to write after it."""
+        blob = self._store.get(desired_key(CLUSTER))
+        self.desired, self._etags[desired_key(CLUSTER)] = Desired.from_json(blob.data, "desired"), blob.etag
 
     def put_back(self, older: Desired) -> None:
         """Write an old document again, as a mistaken restore would."""
@@ -89,6 +101,15 @@ class NodeUnderTest:
 
     def start(self) -> None:
         """Start the sidecar, and wait until it answers."""
+        self.launch()
+        self.until_answers()
+
+    def until_answers(self) -> None:
+        """Wait until it answers."""
+        self._until("to answer", self._answers)
+
+    def launch(self, more: Mapping[str, str] | None = None) -> None:
+        """Start the sidecar, with more in its environment."""
         config = self.root / "sidecar.toml"
         shards = [{"name": one.name, "data_dir": str(one.data_dir), "admin_socket": str(one.admin_socket)} for one in self.shards]
         config.write_text(
@@ -107,8 +128,8 @@ class NodeUnderTest:
         )
         with (self.root / "sidecar.log").open("ab") as log:
             command = [sys.executable, "-m", "ingest_sidecar", "--config", str(config)]
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env={**os.environ, **self.environment})
-        self._until("to answer", self._answers)
+            environment = {**os.environ, **self.environment, **(more or {})}
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=environment)
 
     def kill(self) -> None:
         """kill -9."""
@@ -153,6 +174,15 @@ class NodeUnderTest:
             return found if found is not None and found.state is state else None
 
         return self._until(f"{dataset} {version} to be {state}", reached)
+
+    def until_tried_again(self, dataset: str, version: str) -> None:
+        """Wait until a failure stands no more: whoever asked for another try (`wake`, another goal) was answered before it begins."""
+
+        def begun() -> bool:
+            found = self.status().find(dataset, version)
+            return found is not None and found.state is not State.FAILED
+
+        self._until(f"another try of {dataset} {version}", begun)
 
     def until_true(self, what: str, look: Callable[[NodeStatus], bool]) -> None:
         """Wait for something in the status."""

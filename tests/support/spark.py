@@ -1,4 +1,4 @@
-"""Spark in the test's own process, at local[2], on a metastore and an S3 of its own."""
+"""Spark in the test's own process, on a metastore and an S3 of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pyspark.sql import SparkSession
 
@@ -14,9 +15,26 @@ from tests.support.hive import spark_conf
 from tests.support.s3 import S3
 
 
+@dataclass(frozen=True, slots=True)
+class SparkStack:
+    """A running Spark, and what it reads from and writes to."""
+
+    spark: SparkSession
+    s3: S3
+    metastore: Metastore
+
+    def session(self, database: str, **settings: str) -> SparkSession:
+        """A session with settings of its own (`_` for `.`), and a database."""
+        session = self.spark.newSession()
+        for name, value in settings.items():
+            session.conf.set(name.replace("_", "."), value)
+        session.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
+        return session
+
+
 @contextmanager
-def local_spark(metastore: Metastore, s3: S3, master: str = "local[2]", **more: str) -> Iterator[SparkSession]:
-    """A session, stopped at the end; `more` are settings with `_` for `.`.
+def local_spark(metastore: Metastore, s3: S3) -> Iterator[SparkSession]:
+    """A session at local[2] that gives a task a second chance, stopped at the end.
 
     The JVM outlives a session, with the environment of the first one; so Python's workers get the S3 of theirs as a setting.
     """
@@ -24,9 +42,9 @@ def local_spark(metastore: Metastore, s3: S3, master: str = "local[2]", **more: 
     conf: dict[str, bool | float | int | str | None] = {
         **spark_conf(metastore),
         **{f"spark.executorEnv.{name}": value for name, value in s3.environment.items()},
-        **{name.replace("_", "."): value for name, value in more.items()},
+        "spark.ui.showConsoleProgress": "false",
     }
-    spark = SparkSession.builder.master(master).config(map=conf).enableHiveSupport().getOrCreate()
+    spark = SparkSession.builder.master("local[2,2]").config(map=conf).enableHiveSupport().getOrCreate()
     try:
         yield spark
     finally:

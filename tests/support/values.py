@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from pipeline.format.slots import key_slot
 from pipeline.format.topology import Topology
@@ -19,6 +20,17 @@ def read_all(shards: Sequence[ShardProcess], rows: Mapping[bytes, bytes]) -> dic
     with ExitStack() as stack:
         clients = {one.port: stack.enter_context(RawClient(one.port)) for one in shards}
         return {key: _read(clients[port_of[key_slot(key)]], key, value) for key, value in rows.items()}
+
+
+def refused_all(shards: Sequence[ShardProcess], rows: Mapping[bytes, bytes], word: bytes) -> bool:
+    """Whether every key is refused with an error of that first word."""
+    topology = Topology.from_json(shards[0].paths.topology.read_bytes(), "topology")
+    ports = {one.name: one.port for one in shards}
+    with ExitStack() as stack:
+        clients = {name: stack.enter_context(RawClient(port)) for name, port in ports.items()}
+        owners = {key: topology.owner_of(key_slot(key)) for key in rows}
+        replies = [clients[owner.name].call("GET", key) for key, owner in owners.items() if owner is not None and owner.name in clients]
+    return bool(replies) and all(reply.startswith(b"-" + word + b" ") for reply in replies)
 
 
 def _read(client: RawClient, key: bytes, expected: bytes) -> bytes | None:
@@ -52,3 +64,22 @@ def _bulks(reply: bytes) -> list[bytes]:
         found.append(reply[end + 2 : end + 2 + size])
         at = end + 4 + size
     return found
+
+
+@contextmanager
+def reading(shard: ShardProcess, key: str = "{06S}") -> Iterator[None]:
+    """A client that reads a key all the time."""
+    ended = threading.Event()
+
+    def read() -> None:
+        with RawClient(shard.port) as client:
+            while not ended.is_set():
+                client.call("GET", key)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,28 +1,31 @@
 """Versions for tests, without Spark.
 
 `publish_version` makes a version directory as a sidecar does: an SST file, IngestExternalFile, identity, publish by rename.
-`build_version` puts a version's files and its manifest into an object store as the build job does.
+`build_version` puts a version's files and its manifest into an object store as the build job does, `build_delta` those of a delta.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from rocksdict import IngestExternalFileOptions, Options, Rdict, SstFileWriter
 
 from pipeline.format.admin import VersionIdentity
 from pipeline.format.desired import DesiredVersion, Goal
 from pipeline.format.digest import ContentDigest
-from pipeline.format.keys import meta_key, parse_key
+from pipeline.format.keys import KIND_AT, Kind, meta_key, slot_bounds
 from pipeline.format.layout import IDENTITY_FILE, ShardPaths, manifest_key, new_build_id, sst_key
-from pipeline.format.manifest import Manifest, ManifestFile, ManifestSample, Totals
+from pipeline.format.manifest import BaseVersion, Manifest, ManifestFile, ManifestSample, Totals, Whole
+from pipeline.format.records import Mode
 from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges
-from pipeline.format.values import canonical_reply
+from pipeline.format.values import Flag, canonical_reply
 from pipeline.store import ObjectStore
 
 ALL_SLOTS = (SlotRange(first=0, last=SLOT_COUNT - 1),)
@@ -36,12 +39,13 @@ def publish_version(
     *,
     build_id: str = "build-1",
     slots: tuple[SlotRange, ...] = ALL_SLOTS,
+    elements: Mapping[bytes, bytes] | None = None,
 ) -> Path:
-    """Publish `rows` (user key to meta value) as a version of a dataset."""
+    """Publish `rows` (user key to meta value) as a version of a dataset; `elements` are those of big collections, by internal key."""
     making = paths.unpublished(dataset, version, build_id)
     making.mkdir(parents=True)
     sst = making.with_suffix(".sst")
-    entries = sorted((meta_key(key), value) for key, value in rows.items())
+    entries = sorted([*((meta_key(key), value) for key, value in rows.items()), *(elements or {}).items()])
     database = Rdict(str(making), options=Options(raw_mode=True))
     if entries:
         writer = SstFileWriter(Options(raw_mode=True))
@@ -53,7 +57,7 @@ def publish_version(
         moving.set_move_files(True)
         database.ingest_external_file([str(sst)], moving)
     database.close()
-    return _publish(paths, making, dataset, version, build_id, slots, (len(entries), len(entries)))
+    return _publish(paths, making, dataset, version, build_id, slots, (len(rows), len(entries)))
 
 
 def publish_built(store: ObjectStore, paths: ShardPaths, manifest: Manifest) -> Path:
@@ -103,6 +107,11 @@ class BuiltVersion:
     manifest: Manifest
     manifest_sha256: str
 
+    @classmethod
+    def of(cls, manifest: Manifest, data: bytes) -> BuiltVersion:
+        """One whose manifest was written as these bytes."""
+        return cls(manifest, hashlib.sha256(data).hexdigest())
+
     def wanted(self, goal: Goal) -> DesiredVersion:
         """Its entry in a desired state."""
         return DesiredVersion(
@@ -118,26 +127,31 @@ def build_version(
     store: ObjectStore,
     dataset: str,
     version: str,
-    rows: Mapping[bytes, bytes],
+    rows: Mapping[bytes, bytes | None],
     *,
     prefix: str,
+    mode: Mode = "replace",
+    elements: Mapping[bytes, bytes] | None = None,
     kind: Literal["string", "hash", "zset"] = "string",
     partitions: Sequence[SlotRange] | None = None,
     samples_every: int = 10,
     wrong_samples: frozenset[bytes] = frozenset(),
+    spec: dict[str, Any] | None = None,
 ) -> BuiltVersion:
-    """Build `rows` (user key to meta value), a file per slot partition that has any (default: three, whose borders no even number of
-    shards shares); every `samples_every`th key is a sample, those of `wrong_samples` with a reply that nobody gives."""
+    """Build `rows` (user key to meta value, or None for a delete) and `elements` (of big collections, by internal key), a file per slot
+    partition that has any (default: three, whose borders no even number of shards shares); every `samples_every`th key is a sample,
+    those of `wrong_samples` with a reply that nobody gives."""
     build_id = new_build_id()
-    entries = sorted((meta_key(key), value) for key, value in rows.items())
+    entries = sorted([*((meta_key(key), value) for key, value in rows.items()), *(elements or {}).items()])
     files = []
     with TemporaryDirectory() as folder:
         for index, slots in enumerate(partitions or even_ranges(3)):
-            mine = [(key, value) for key, value in entries if parse_key(key).slot in slots]
-            if mine:
+            first, end = (bisect_left(entries, bound, key=itemgetter(0)) for bound in slot_bounds(slots.first, slots.last))
+            if mine := entries[first:end]:
                 key = sst_key(dataset, version, build_id, index, "1", 0)
                 files.append(_upload(store, Path(folder) / f"{index}.sst", key, slots, mine))
-    samples = [_sample(key, value) for key, value in list(rows.items())[::samples_every]]
+    put = {key: value for key, value in rows.items() if value is not None}
+    samples = [_sample(key, value) for key, value in list(put.items())[::samples_every] if not value[1] & Flag.BIG]
     samples += [ManifestSample(key=key, reply_sha256="0" * 64) for key in sorted(wrong_samples)]
     manifest = Manifest(
         dataset=dataset,
@@ -146,16 +160,16 @@ def build_version(
         built_at_ms=0,
         prefix=prefix,
         type=kind,
-        mode="replace",
-        spec={},
+        mode=mode,
+        spec=spec or {},
         totals=Totals(
             source_rows=len(rows),
-            stored_rows=len(rows),
+            stored_rows=len(put),
             duplicates=0,
             skipped=0,
-            keys=len(rows),
-            entries=len(rows),
-            deletes=0,
+            keys=len(put),
+            entries=len(put) + len(elements or {}),
+            deletes=len(rows) - len(put),
             bytes=sum(one.bytes for one in files),
         ),
         files=tuple(files),
@@ -163,19 +177,75 @@ def build_version(
     )
     data = manifest.to_json()
     store.create(manifest_key(dataset, version), data)
-    return BuiltVersion(manifest, hashlib.sha256(data).hexdigest())
+    return BuiltVersion.of(manifest, data)
+
+
+def build_delta(
+    store: ObjectStore,
+    base: BuiltVersion,
+    version: str,
+    rows: Mapping[bytes, bytes | None],
+    *,
+    elements: Mapping[bytes, bytes | None] | None = None,
+    whole: tuple[int, int] | None = None,
+    partitions: Sequence[SlotRange] | None = None,
+    samples_every: int = 1,
+    wrong_samples: frozenset[bytes] = frozenset(),
+) -> BuiltVersion:
+    """A version that lies on `base`: `rows` (user key to meta value) and `elements` (by internal key) that it changes, None where they go;
+    `whole` are the keys and entries that it comes to. Every `samples_every`th row is a sample,
+    those of `wrong_samples` with a reply that nobody gives.
+    """
+    below, build_id = base.manifest, new_build_id()
+    entries = sorted([*((meta_key(key), value) for key, value in rows.items()), *(elements or {}).items()])
+    files = []
+    with TemporaryDirectory() as folder:
+        for index, slots in enumerate(partitions or even_ranges(3)):
+            for gone in (False, True):
+                first, end = (bisect_left(entries, bound, key=itemgetter(0)) for bound in slot_bounds(slots.first, slots.last))
+                mine = [(key, value) for key, value in entries[first:end] if (value is None) is gone]
+                if mine:
+                    key = sst_key(below.dataset, version, build_id, index, "d" if gone else "p", 0)
+                    files.append(_upload(store, Path(folder) / f"{index}{gone}.sst", key, slots, mine))
+    files.sort(key=lambda one: one.smallest)
+    put = {key: value for key, value in rows.items() if value is not None and not value[1] & Flag.BIG}
+    samples = [
+        ManifestSample(key=key, reply_sha256="0" * 64) if key in wrong_samples else _sample(key, put[key])
+        for key in list(put)[::samples_every]
+    ]
+    summed = {name: sum(getattr(one, name) for one in files) for name in ("keys", "entries", "deletes", "bytes")}
+    totals = Totals(source_rows=len(rows), stored_rows=len(rows), duplicates=0, skipped=0, **summed)
+    if whole is None:
+        totals = totals.model_copy(update={"stored_rows": len(rows) - summed["deletes"]})
+    lies_on = BaseVersion(version=below.version, build_id=below.build_id, manifest_sha256=base.manifest_sha256)
+    manifest = Manifest(
+        format_version=2,
+        **{name: getattr(below, name) for name in ("dataset", "prefix", "type", "mode", "spec", "built_at_ms")},
+        version=version,
+        build_id=build_id,
+        totals=totals,
+        files=tuple(files),
+        samples=tuple(samples),
+        bases=(lies_on, *below.bases),
+        whole=Whole(keys=whole[0], entries=whole[1]) if whole else None,
+    )
+    data = manifest.to_json()
+    store.create(manifest_key(below.dataset, version), data)
+    return BuiltVersion.of(manifest, data)
 
 
 def _sample(key: bytes, value: bytes) -> ManifestSample:
     return ManifestSample(key=key, reply_sha256=hashlib.sha256(canonical_reply(value)).hexdigest())
 
 
-def _upload(store: ObjectStore, path: Path, key: str, slots: SlotRange, entries: list[tuple[bytes, bytes]]) -> ManifestFile:
+def _upload(store: ObjectStore, path: Path, key: str, slots: SlotRange, entries: list[tuple[bytes, bytes | None]]) -> ManifestFile:
     writer = SstFileWriter(Options(raw_mode=True))
     writer.open(str(path))
     for internal_key, value in entries:
-        writer[internal_key] = value
+        writer[internal_key] = value or b""
     writer.finish()
+    deletes = [value for _, value in entries].count(None)
+    metas = [key[KIND_AT] for key, value in entries if value is not None].count(Kind.META)
     digest = ContentDigest()
     digest.update([one for one, _ in entries], [value for _, value in entries])
     data = path.read_bytes()
@@ -186,9 +256,9 @@ def _upload(store: ObjectStore, path: Path, key: str, slots: SlotRange, entries:
         slots=slots,
         smallest=entries[0][0],
         largest=entries[-1][0],
-        keys=len(entries),
-        entries=len(entries),
-        deletes=0,
+        keys=metas,
+        entries=len(entries) - deletes,
+        deletes=deletes,
         bytes=len(data),
         sha256=sha256,
         content_digest=digest.hexdigest(),

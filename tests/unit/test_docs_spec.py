@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from pipeline.format.errors import SpecError
+from pipeline.shapes import TTL_SECONDS_MAX
 from pipeline.spec import parse_spec
 
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", Path("docs/spec.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -12,6 +13,8 @@ WRONG = [
     ({"string": {"columns": ["a"], "column": "b"}}, "either column: name, for its text, or columns"),
     ({"ttl": {}}, "write one of seconds: 86400"),
     ({"ttl": {"seconds": 0}}, "field ttl.seconds is 0"),
+    ({"ttl": {"seconds": 10**17}}, f"field ttl.seconds is {10**17}.* less than or equal to {TTL_SECONDS_MAX}"),
+    ({"type": "hash", "string": None, "hash": {"columns": {"f" * 65_537: "x"}}}, "has 65537 bytes, the limit is 65536"),
     ({"type": "zset", "string": None, "zset": {"member": "${m}", "score": "s"}, "ttl": {"at": "x"}}, "one key has many rows here"),
 ]
 

@@ -25,7 +25,8 @@ def test_its_grammars_and_json_are_those_of_code_and_golden_files() -> None:
 def test_everything_that_crosses_between_parts_is_shown() -> None:
     shown = set(re.findall(r"^```(?:json|text) (\S+)$", TEXT, re.MULTILINE))
     grammars = {"keys", "values", "template", "digest", "layout", "admin"}
-    assert shown == grammars | {"manifest.json", "topology.json", "desired.json", "VERSION.json", "status.json"}
+    documents = {"manifest.json", "delta.json", "topology.json", "desired.json", "queue.json", "audit.json", "VERSION.json", "status.json"}
+    assert shown == grammars | documents
 
 
 @pytest.mark.parametrize("module", ["keys", "values", "template", "digest", "layout", "admin"])

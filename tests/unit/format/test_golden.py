@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from pipeline.format.admin import ShardStatus, VersionIdentity
+from pipeline.format.audit import AuditRecord
 from pipeline.format.desired import Desired
 from pipeline.format.keys import parse_key, parse_sortable_score
 from pipeline.format.manifest import Manifest
+from pipeline.format.queue import LoadQueue
 from pipeline.format.records import VersionedRecord
 from pipeline.format.slots import key_slot
 from pipeline.format.topology import Topology
@@ -64,6 +66,8 @@ def test_golden_slots() -> None:
         ("manifest.json", Manifest, examples.manifest),
         ("topology.json", Topology, examples.topology),
         ("desired.json", Desired, examples.desired),
+        ("queue.json", LoadQueue, examples.queue),
+        ("audit.json", AuditRecord, examples.audit_record),
         ("VERSION.json", VersionIdentity, examples.identity),
         ("status.json", ShardStatus, examples.shard_status),
     ],

@@ -13,6 +13,7 @@ def test_object_keys() -> None:
     assert layout.sst_key("person", "2026-11-22", "b1", 3, "17", 0) == "datasets/person/versions/2026-11-22/builds/b1/00003-17-000.sst"
     assert layout.desired_key("local") == "clusters/local/desired.json"
     assert layout.topology_key("local") == "clusters/local/topology.json"
+    assert layout.queue_key("local") == "clusters/local/queue.json"
 
 
 def test_files_of_one_build_share_its_root_and_nothing_else_does() -> None:

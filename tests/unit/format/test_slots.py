@@ -7,9 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges, hash_tag, key_slot, slot_set
+from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges, hash_tag, key_slot, slot_set, slots_without
 
 SLOTS = st.integers(0, SLOT_COUNT - 1)
 RANGES = st.tuples(SLOTS, SLOTS).map(lambda ends: SlotRange(first=min(ends), last=max(ends)))
@@ -91,5 +90,12 @@ def test_membership(one: SlotRange, slot: int) -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 0), (1, 0), (0, SLOT_COUNT), (SLOT_COUNT, SLOT_COUNT)])
 def test_impossible_ranges_are_refused(first: int, last: int) -> None:
-    with pytest.raises(ValidationError, match="slot range"):
+    with pytest.raises(ValueError, match="slot range"):
         SlotRange(first=first, last=last)
+
+
+@given(st.lists(RANGES, max_size=6))
+def test_the_rest_is_all_other_slots_in_as_few_ranges_as_there_can_be(ranges: list[SlotRange]) -> None:
+    rest = slots_without(ranges)
+    assert slot_set(rest) == frozenset(range(SLOT_COUNT)) - slot_set(ranges)
+    assert all(before.last + 1 < after.first for before, after in pairwise(rest))

@@ -64,7 +64,7 @@ def test_a_file_round_trips(tmp_path: Path) -> None:
     [
         (without(PERSON, "key"), "field key is missing"),
         (PERSON | {"keys": "x"}, "field keys is unknown: remove it, or check its spelling"),
-        (PERSON | {"mode": "upsert"}, "field mode is 'upsert': write replace, the only mode there is"),
+        (PERSON | {"mode": "merge"}, "field mode is 'merge': write replace "),
         (PERSON | {"type": "list"}, "field type is 'list': write 'string', 'hash' or 'zset'"),
         (PERSON | {"key": "${id}"}, "field key: key '${id}' starts with a column.*write e.g. 'person:"),
         (PERSON | {"key": "person"}, "field key: template 'person' uses no column"),
@@ -114,3 +114,28 @@ def test_a_version_id_is_checked() -> None:
     assert check_version("2026-11-22.2") == "2026-11-22.2"
     with pytest.raises(SpecError, match="'latest' is no version id: write a date as 2026-11-22"):
         check_version("latest")
+
+
+CHANGES = {"table": "features.changes", "where": "ds = '${date}'", "delete_if": "gone"}
+
+
+def test_a_table_of_changes_stands_in_for_the_source() -> None:
+    spec = parse_spec({**PERSON, "changes": CHANGES}, "p")
+    changes = spec.of_changes()
+    assert (changes.source.table, changes.source.filter_for("2026-11-22.2")) == ("features.changes", "ds = '2026-11-22'")
+    assert (changes.delete_if, spec.delete_if) == ("gone", None)
+    assert "gone" in changes.named_columns
+    assert "gone" not in spec.named_columns
+    assert parse_spec(spec.model_dump(mode="json", exclude_none=True), "p") == spec
+
+
+def test_of_changes_the_specs_own_rule_deletes_unless_they_have_one() -> None:
+    without_rule = {name: value for name, value in CHANGES.items() if name != "delete_if"}
+    assert parse_spec({**PERSON, "delete_if": "dead", "changes": without_rule}, "p").of_changes().delete_if == "dead"
+    plain = parse_spec(PERSON, "p")
+    assert plain.of_changes() is plain
+
+
+def test_an_upsert_has_no_table_of_changes() -> None:
+    with pytest.raises(SpecError, match="changes are for deltas of mode replace"):
+        parse_spec({**PERSON, "mode": "upsert", "changes": CHANGES}, "p")

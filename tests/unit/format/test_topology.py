@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.format.errors import FormatError
-from pipeline.format.slots import SLOT_COUNT, key_slot
+from pipeline.format.slots import SLOT_COUNT, even_ranges, key_slot
 from pipeline.format.topology import Topology
 from tests.support import examples
 
@@ -68,3 +68,51 @@ def test_node_ids_look_like_redis_clusters_and_differ() -> None:
     ids = {shard.node_id for shard in examples.topology().shards}
     assert len(ids) == 6
     assert all(re.fullmatch(r"[0-9a-f]{40}", one) for one in ids)
+
+
+def with_replica(**changes: Any) -> dict[str, Any]:
+    """The example, and node-3-b as a replica of node-1-a unless `changes` say otherwise."""
+    parsed = document()
+    shard = parsed["nodes"][2]["shards"][1]
+    shard.update({"slots": [], "replica_of": "node-1-a"} | changes)
+    return parsed
+
+
+def test_a_replica_holds_the_slots_of_its_primary_and_owns_none() -> None:
+    topology = parse(with_replica())
+    assert topology.held_by("node-3-b") == topology.held_by("node-1-a") == (even_ranges(6)[0],)
+    assert topology.held_by("stranger") == ()
+    assert [one.name for one in topology.replicas_of("node-1-a")] == ["node-3-b"]
+    assert topology.replicas_of("node-3-b") == ()
+    assert topology.unowned() == 2731
+    owner = topology.owner_of(0)
+    assert owner is not None
+    assert owner.name == "node-1-a"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"slots": [{"first": 16383, "last": 16383}]}, "node-3-b is a replica of node-1-a, so it can't own slots itself"),
+        ({"replica_of": "node-9-a"}, "node-3-b is a replica of node-9-a, which is no shard of this cluster"),
+        ({"replica_of": "node-3-b"}, "node-3-b is a replica of itself"),
+    ],
+)
+def test_a_replica_that_can_not_be_is_refused(changes: dict[str, Any], what: str) -> None:
+    with pytest.raises(FormatError, match=what):
+        parse(with_replica(**changes))
+
+
+def test_replicas_have_no_replicas() -> None:
+    parsed = with_replica()
+    parsed["nodes"][1]["shards"][0].update({"slots": [], "replica_of": "node-3-b"})
+    with pytest.raises(FormatError, match="node-2-a is a replica of node-3-b, which is a replica of node-1-a: name the primary"):
+        parse(parsed)
+
+
+def test_a_document_without_replicas_in_it_is_read_as_before() -> None:
+    parsed = document()
+    for node in parsed["nodes"]:
+        for shard in node["shards"]:
+            assert shard.pop("replica_of") is None
+    assert parse(parsed) == examples.topology()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ingest_sidecar.disk import (
     disk_failure,
+    hidden_staged,
+    is_hidden,
     publish,
-    published,
     published_versions,
     remove_leftover,
     remove_staged,
@@ -22,6 +23,7 @@ from ingest_sidecar.disk import (
     unpublished,
     write_atomically,
 )
+from ingest_sidecar.notes import published
 from pipeline.format.admin import VersionIdentity
 from pipeline.format.errors import DiskFullError, IngestProcessError
 from pipeline.format.layout import NodePaths, ShardPaths
@@ -44,7 +46,7 @@ def test_a_directory_is_published_whole_and_replaced_whole(tmp_path: Path) -> No
     paths = ShardPaths(tmp_path)
     assert published(paths, "person", V1) is None
     for build_id in ("one", "two"):
-        publish(paths, make(paths, build_id), identity(build_id))
+        publish(paths, make(paths, build_id), "person", V1, identity(build_id).to_json())
         assert published(paths, "person", V1) == identity(build_id)
         assert (paths.version("person", V1) / "data").read_text() == build_id
     assert list(published_versions(paths)) == [("person", V1)]
@@ -62,10 +64,15 @@ def test_leftovers_say_whose_they_are(tmp_path: Path) -> None:
     links.mkdir()
     assert sorted(unpublished(paths)) == [(made, "person", V1), (links, "person", V1)]
     remove_leftover(links)
-    assert [path for path, _, _ in unpublished(paths)] == [made]
+    assert [path for path, _, _ in unpublished(paths) if not is_hidden(path)] == [made]
+    stray = paths.making / "stray"
+    stray.touch()
     remove_unpublished(paths)
+    hidden = sorted(unpublished(paths))
     remove_unpublished(paths)
-    assert not paths.making.exists()
+    assert sorted(unpublished(paths)) == hidden
+    assert [(is_hidden(path), dataset, version) for path, dataset, version in hidden] == 2 * [(True, "person", V1)]
+    assert sum(len(list(path.iterdir())) for path, _, _ in hidden) == 1  # what was made is still there: it goes at a pace
 
 
 def test_staged_files_go_with_their_folders(tmp_path: Path) -> None:
@@ -73,10 +80,35 @@ def test_staged_files_go_with_their_folders(tmp_path: Path) -> None:
     assert list(staged_versions(node)) == []
     for version in (V1, "2026-11-23"):
         node.staged_build("person", version, "b").mkdir(parents=True)
+    (node.staged_build("person", V1, "b") / "0.sst").write_bytes(b"rows")
     remove_staged(node, "person", V1)
+    [hidden] = hidden_staged(node)
+    assert (hidden / "b" / "0.sst").read_bytes() == b"rows"  # it goes at a pace
     assert list(staged_versions(node)) == [("person", "2026-11-23")]
     remove_staged(node, "person", "2026-11-23")
     assert not list(node.staging.iterdir())
+    assert len(hidden_staged(node)) == 2
+
+
+def test_a_stray_file_is_no_version(tmp_path: Path) -> None:
+    node, paths = NodePaths(tmp_path), ShardPaths(tmp_path)
+    node.staged_build("person", V1, "b").mkdir(parents=True)
+    paths.version("person", V1).mkdir(parents=True)
+    for root in (node.staging, paths.versions):
+        (root / "stray").touch()
+        (root / "person" / "stray").touch()
+    assert list(staged_versions(node)) == list(published_versions(paths)) == [("person", V1)]
+
+
+def test_what_goes_while_it_is_looked_at_is_no_version(tmp_path: Path) -> None:
+    node = NodePaths(tmp_path)
+    for dataset in ("person", "plane"):
+        node.staged_build(dataset, V1, "b").mkdir(parents=True)
+    found = staged_versions(node)
+    first, _ = next(found)
+    for dataset in {"person", "plane"} - {first}:
+        remove_staged(node, dataset, V1)
+    assert list(found) == []
 
 
 def test_a_small_file_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:

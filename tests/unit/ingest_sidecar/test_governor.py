@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_sidecar.governor import next_pace, p99_us
-from pipeline.format.admin import LATENCY_BUCKETS, latency_bucket, latency_top_ns
+from ingest_sidecar import governor
+from ingest_sidecar.bandwidth import TokenBucket
+from ingest_sidecar.governor import Governor, next_pace, p99_us
+from ingest_sidecar.metrics import Metrics
+from ingest_sidecar.settings import OwnShard, SidecarSettings
+from ingest_sidecar.shard_client import ShardClient
+from pipeline.format.admin import LATENCY_BUCKETS, AdminCommand, latency_bucket, latency_top_ns
 
 BUDGET, FLOOR = 1000.0, 0.1
 
@@ -25,6 +34,31 @@ def test_it_falls_fast_to_the_floor_and_rises_slowly_to_one() -> None:
     assert len(risen) == 18
     assert risen == sorted(risen)
     assert next_pace(1.0, 2 * BUDGET, BUDGET, 0.0) == 0.5
+
+
+def test_without_a_floor_it_falls_to_a_pause_and_comes_out_of_it() -> None:
+    pace = 1.0
+    for _ in range(7):
+        pace = next_pace(pace, 2 * BUDGET, BUDGET, 0.0)
+    assert pace == 0.0
+    assert next_pace(pace, BUDGET, BUDGET, 0.0) > 0.0
+    assert next_pace(pace, 2 * BUDGET, BUDGET, 0.001) == 0.001
+
+
+class ShardThatHangs(ShardClient):
+    """A shard that takes every question, and answers none."""
+
+    async def admin(self, command: AdminCommand, *words: str) -> Any:
+        await asyncio.Event().wait()
+
+
+def test_a_shard_that_hangs_slows_it_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(governor, "ANSWER_S", 0.02)
+    shard = OwnShard(name="a", data_dir=tmp_path, admin_socket=tmp_path / "admin.sock")
+    settings = SidecarSettings(node="n", data_dir=tmp_path, store="s3://b", cluster="c", port=1, shards=(shard,), readers_p99_ms_max=10.0)
+    one = Governor(settings, {"a": ShardThatHangs(shard)}, TokenBucket(None), Metrics(), lambda _: 0.0)
+    asyncio.run(one.look())
+    assert (one.pace, one.throttle.reason) == (0.5, "p99 of an answer in shard a is 20000 us, the budget 10000 us")
 
 
 @given(ns=st.integers(min_value=0, max_value=1 << 60))

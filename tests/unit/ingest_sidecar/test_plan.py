@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest_sidecar.job import LINKED_BYTES_MIN
 from ingest_sidecar.plan import DISK_RESERVE_BYTES, check_disk, covered, plan, still_missing
 from pipeline.format.errors import DiskFullError, FormatError
 from pipeline.format.keys import meta_key
-from pipeline.format.manifest import Manifest, ManifestFile, Totals
+from pipeline.format.manifest import BaseVersion, Manifest, ManifestFile, Totals
 from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges
 
 
@@ -111,6 +112,17 @@ def test_what_is_there_is_not_downloaded_again() -> None:
     planned = plan(MANIFEST, {"a": (SlotRange(first=0, last=SLOT_COUNT - 1),)})
     assert still_missing(planned.files, {}) == 303
     assert still_missing(planned.files, {"0.sst": 100, "1.sst": 1, "2.sst": 999}) == 100
+
+
+def test_what_is_written_anew_takes_room_beside_what_is_staged() -> None:
+    left, right = even_ranges(2)
+    straddling = {"a": (left,), "b": (right,)}
+    assert plan(MANIFEST, straddling).rewritten_bytes == 2 * 101
+    base = BaseVersion(version="2026-11-21", build_id="a", manifest_sha256="0" * 64)
+    delta = MANIFEST.model_copy(update={"format_version": 2, "bases": (base,)})
+    assert plan(delta, straddling).rewritten_bytes == 100 + 2 * 101 + 102  # small ones become one file
+    large = MANIFEST.files[0].model_copy(update={"bytes": LINKED_BYTES_MIN})
+    assert plan(delta.model_copy(update={"files": (large,)}), straddling).rewritten_bytes == 0
 
 
 def test_covered_looks_at_slots_not_at_ranges() -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rocksdict import AccessType, Options, Rdict, SstFileWriter
 
-from ingest_sidecar.disk import published
-from ingest_sidecar.ingest import IngestFile, IngestJob, IngestShard
-from ingest_sidecar.worker import EntryWalk, Pace, make_version
+from ingest_sidecar.job import IngestFile, IngestJob, IngestShard
+from ingest_sidecar.making import make_version
+from ingest_sidecar.notes import published, sources
+from ingest_sidecar.reading import EntryWalk
+from ingest_sidecar.worker import Pace
+from pipeline.format.admin import VersionIdentity
 from pipeline.format.digest import ContentDigest
-from pipeline.format.errors import ChecksumMismatchError, CountMismatchError
+from pipeline.format.errors import ChecksumMismatchError, CountMismatchError, RedkvError
 from pipeline.format.keys import meta_key
 from pipeline.format.layout import ShardPaths
-from pipeline.format.manifest import ManifestFile
 from pipeline.format.slots import SLOT_COUNT, SlotRange
 
 V1 = "2026-11-22"
@@ -37,24 +44,24 @@ def sst(path: Path, entries: list[tuple[bytes, bytes]]) -> IngestFile:
     writer.finish()
     digest = ContentDigest()
     digest.update([key for key, _ in entries], [value for _, value in entries])
-    file = ManifestFile(
+    return IngestFile(
+        path=path,
         object_key=f"builds/{path.name}",
-        slots=ALL[0],
         smallest=entries[0][0],
         largest=entries[-1][0],
         keys=len(entries),
         entries=len(entries),
         deletes=0,
-        bytes=path.stat().st_size,
-        sha256="0" * 64,
+        size=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         content_digest=digest.hexdigest(),
     )
-    return IngestFile(path=path, file=file)
 
 
 def shard_of(root: Path, slots: tuple[SlotRange, ...], *files: IngestFile) -> tuple[IngestJob, IngestShard]:
-    shard = IngestShard(name="a", data_dir=root / "shard", slots=slots, files=files)
-    return IngestJob(dataset="person", version=V1, build_id="b", manifest_sha256="0" * 64, nice=0, shards=(shard,)), shard
+    identity = VersionIdentity(dataset="person", version=V1, build_id="b", manifest_sha256="0" * 64, slots=slots, keys=0, entries=0)
+    shard = IngestShard(name="a", data_dir=root / "shard", slots=slots, identity=identity.model_dump(mode="json"), files=files)
+    return IngestJob(dataset="person", version=V1, build_id="b", node="node-1", shards=(shard,)), shard
 
 
 def held(root: Path) -> dict[bytes, bytes]:
@@ -68,8 +75,11 @@ def held(root: Path) -> dict[bytes, bytes]:
 
 def test_all_entries_are_published_and_the_staged_file_stays(tmp_path: Path, staged: IngestFile) -> None:
     seen: list[int] = []
-    identity = make_version(*shard_of(tmp_path, ALL, staged), seen.append)
-    assert (identity.keys, identity.entries, sum(seen)) == (100, 100, 100)
+    counts = make_version(*shard_of(tmp_path, ALL, staged), seen.append)
+    assert (counts.keys, counts.entries, sum(seen)) == (100, 100, staged.size)
+    identity = published(ShardPaths(tmp_path / "shard"), "person", V1)
+    assert identity is not None
+    assert (identity.build_id, identity.slots, identity.keys, identity.entries) == ("b", ALL, 100, 100)
     assert held(tmp_path) == dict(ENTRIES)
     assert staged.path.exists()
     assert not list(ShardPaths(tmp_path / "shard").making.iterdir())
@@ -80,14 +90,14 @@ def test_all_entries_are_published_and_the_staged_file_stays(tmp_path: Path, sta
 )
 def test_slots_of_others_go_and_the_rest_is_counted_again(tmp_path: Path, staged: IngestFile, slots: tuple[SlotRange, ...]) -> None:
     own = {key: value for key, value in ENTRIES if any(int.from_bytes(key[:2]) in one for one in slots)}
-    identity = make_version(*shard_of(tmp_path, slots, staged), lambda _: None)
-    assert (identity.keys, identity.entries) == (len(own), len(own))
+    counts = make_version(*shard_of(tmp_path, slots, staged), lambda _: None)
+    assert (counts.keys, counts.entries) == (len(own), len(own))
     assert held(tmp_path) == own
 
 
 def test_a_shard_without_files_gets_an_empty_directory(tmp_path: Path) -> None:
-    identity = make_version(*shard_of(tmp_path, ALL), lambda _: None)
-    assert (identity.keys, identity.entries) == (0, 0)
+    counts = make_version(*shard_of(tmp_path, ALL), lambda _: None)
+    assert (counts.keys, counts.entries) == (0, 0)
     assert held(tmp_path) == {}
 
 
@@ -104,44 +114,66 @@ def test_made_again_it_takes_the_place_of_one_that_is_open(tmp_path: Path, stage
     assert not list(ShardPaths(tmp_path / "shard").making.iterdir())
 
 
+PART = (SlotRange(first=10, last=19),)
+
+
 @pytest.mark.parametrize(
-    ("change", "error"),
+    ("slots", "change", "error"),
     [
-        ({"entries": 99}, CountMismatchError),
-        ({"keys": 99}, CountMismatchError),
-        ({"content_digest": "1" * 64}, ChecksumMismatchError),
-        ({"largest": ENTRIES[50][0]}, CountMismatchError),
+        (ALL, {"entries": 99}, CountMismatchError),
+        (ALL, {"deletes": 1}, CountMismatchError),
+        (ALL, {"size": 99}, CountMismatchError),
+        (ALL, {"smallest": ENTRIES[1][0]}, CountMismatchError),
+        (ALL, {"largest": ENTRIES[98][0]}, CountMismatchError),
+        (ALL, {"sha256": "1" * 64}, ChecksumMismatchError),
+        (PART, {"entries": 99}, CountMismatchError),
+        (PART, {"keys": 99}, CountMismatchError),
+        (PART, {"content_digest": "1" * 64}, ChecksumMismatchError),
+        (PART, {"largest": ENTRIES[50][0]}, CountMismatchError),
     ],
 )
 def test_what_is_not_as_promised_is_refused_by_name_and_leaves_nothing(
-    tmp_path: Path, staged: IngestFile, change: dict[str, object], error: type[Exception]
+    tmp_path: Path, staged: IngestFile, slots: tuple[SlotRange, ...], change: dict[str, Any], error: type[RedkvError]
 ) -> None:
-    wrong = staged.model_copy(update={"file": staged.file.model_copy(update=change)})
-    with pytest.raises(error, match=r"builds/0\.sst"):
-        make_version(*shard_of(tmp_path, ALL, wrong), lambda _: None)
+    with pytest.raises(error, match=rf"builds/0\.sst.*person {V1} on node-1, shard a") as refused:
+        make_version(*shard_of(tmp_path, slots, replace(staged, **change)), lambda _: None)
+    assert refused.value.fields.items() >= {"dataset": "person", "version": V1, "node": "node-1", "object": "builds/0.sst"}.items()
     paths = ShardPaths(tmp_path / "shard")
     assert published(paths, "person", V1) is None
     assert not list(paths.making.iterdir())
 
 
-def test_entries_that_no_file_has_are_refused(tmp_path: Path) -> None:
-    both = sst(tmp_path / "0.sst", ENTRIES)
-    digest = ContentDigest()
-    digest.update([ENTRIES[0][0]], [ENTRIES[0][1]])
-    short = both.file.model_copy(
-        update={"largest": ENTRIES[0][0], "entries": 1, "keys": 1, "content_digest": digest.hexdigest()},
-    )
-    with pytest.raises(CountMismatchError, match="which no file of the manifest has"):
-        make_version(*shard_of(tmp_path, ALL, IngestFile(path=both.path, file=short)), lambda _: None)
-
-
-def test_bytes_that_changed_on_this_disk_are_not_taken(tmp_path: Path, staged: IngestFile) -> None:
+@pytest.mark.parametrize("slots", [ALL, PART])
+def test_bytes_that_changed_on_this_disk_are_not_taken(tmp_path: Path, staged: IngestFile, slots: tuple[SlotRange, ...]) -> None:
     data = bytearray(staged.path.read_bytes())
     data[len(data) // 4] ^= 1
     staged.path.write_bytes(data)
     with pytest.raises(ChecksumMismatchError):
-        make_version(*shard_of(tmp_path, ALL, staged), lambda _: None)
+        make_version(*shard_of(tmp_path, slots, staged), lambda _: None)
     assert published(ShardPaths(tmp_path / "shard"), "person", V1) is None
+
+
+def test_whole_files_stay_links_and_are_not_counted_again_beside_one_that_is_cut(tmp_path: Path) -> None:
+    first, last = sst(tmp_path / "0.sst", ENTRIES[:40]), sst(tmp_path / "1.sst", ENTRIES[40:])
+    counts = make_version(*shard_of(tmp_path, (SlotRange(first=0, last=59),), first, last), lambda _: None)
+    assert (counts.keys, counts.entries) == (60, 60)
+    assert held(tmp_path) == dict(ENTRIES[:60])
+    path = ShardPaths(tmp_path / "shard").version("person", V1)
+    assert list(sources(path).values()) == ["0.sst"]
+    assert first.path.stat().st_nlink == 2
+    assert last.path.stat().st_nlink == 1
+
+
+def test_a_job_is_the_same_on_both_sides(tmp_path: Path, staged: IngestFile) -> None:
+    job, shard = shard_of(tmp_path, PART, staged)
+    trimmed = replace(shard, files=(), trimmed=True, originals={"000008.sst": "0.sst"})
+    both = replace(job, shards=(shard, trimmed))
+    assert IngestJob.from_line(both.to_line()) == both
+
+
+def test_the_process_imports_no_model_library() -> None:
+    command = "import sys, ingest_sidecar.worker; sys.exit('pydantic' in sys.modules or 'asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
 @given(keys=st.sets(st.binary(min_size=1, max_size=3)), cuts=st.lists(st.binary(max_size=3), max_size=4))
@@ -166,9 +198,11 @@ def test_a_pace_rests_as_long_as_its_share_says() -> None:
         if len(rests) > 20:
             pace.share = 1.0  # of one that is paused
 
-    pace = Pace(lambda: now[0], sleep)
-    now[0] = 1.0
-    pace.rest()
+    pace = Pace(lambda: now[0], sleep, burst_s=2.0)
+    for share in (1.0, 0.5):  # what is free is free at any share
+        pace.share = share
+        now[0] += 1.0
+        pace.rest()
     assert rests == []
     for share, total in ((0.5, 1.0), (0.25, 3.0)):
         rests.clear()

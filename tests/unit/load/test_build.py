@@ -54,11 +54,11 @@ def submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Submit:
 
 
 def test_the_job_gets_its_arguments_and_its_result_counts(submit: Submit) -> None:
-    submit.run('echo "$@"; echo \'{"manifest_key": "k", "build_id": "b", "existed": false}\' > "$result"')
+    submit.run('echo "$@"; echo \'{"manifest_key": "k", "build_id": "b", "existed": false}\' > "$result"', shard_borders=(5461, 10923))
     said = submit.log.read_text(encoding="utf-8")
     for part in ("--master local[2]", "--conf spark.hadoop.hive.metastore.uris=thrift://127.0.0.1:1", "--conf spark.a=b", "udtf/job.py"):
         assert part in said
-    assert f"--spec {submit.folder}/spec.yaml --version 2026-11-22 --store s3://bucket/root --result /" in said
+    assert f"--spec {submit.folder}/spec.yaml --version 2026-11-22 --store s3://bucket/root --shard-borders 5461,10923 --result /" in said
 
 
 def test_its_typed_error_comes_out(submit: Submit) -> None:

@@ -5,6 +5,7 @@ import pytest
 from pipeline.format.desired import Desired, DesiredVersion, Goal
 from pipeline.format.errors import ConcurrentLoadError, PrefixOverlapError, SpecError, UsageError
 from pipeline.load.documents import check_prefix, next_rebuild, with_goal, with_retained, with_version, without_version
+from pipeline.settings import Keep
 
 EMPTY = Desired(cluster="c", epoch=3)
 
@@ -102,12 +103,12 @@ def test_the_dataset_goes_with_its_last_version() -> None:
 
 def test_only_the_newest_retired_versions_stay() -> None:
     retired = loaded(*(entry(f"2026-11-{day}", Goal.RETIRED) for day in (18, 19, 20)), entry("2026-11-21", Goal.ACTIVE))
-    assert goals(with_retained("person", 1)(retired)) == {"2026-11-20": "retired", "2026-11-21": "active"}
+    assert goals(with_retained("person", Keep(versions=1), 0)(retired)) == {"2026-11-20": "retired", "2026-11-21": "active"}
 
 
 def test_a_version_that_was_overtaken_before_it_was_active_goes() -> None:
     overtaken = loaded(entry("2026-11-20", Goal.READY), entry("2026-11-21", Goal.ACTIVE), entry("2026-11-22", Goal.STAGED))
-    assert goals(with_retained("person", 1)(overtaken)) == {"2026-11-21": "active", "2026-11-22": "staged"}
+    assert goals(with_retained("person", Keep(versions=1), 0)(overtaken)) == {"2026-11-21": "active", "2026-11-22": "staged"}
 
 
 @pytest.mark.parametrize("prefix", ["{person}_", "{person}_1", "{per", "{"])

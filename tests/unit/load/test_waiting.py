@@ -11,9 +11,13 @@ from pipeline.format.errors import (
     ConcurrentLoadError,
     CountMismatchError,
     DiskFullError,
+    ShardUnavailableError,
     SidecarUnavailableError,
     StalledError,
 )
+from pipeline.format.slots import even_ranges
+from pipeline.format.topology import Node, Shard, Topology
+from pipeline.load.coverage import Require
 from pipeline.load.nodes import Answer
 from pipeline.load.progress import LoadEvent, Noted, Step
 from pipeline.load.states import State
@@ -35,6 +39,7 @@ class Script:
     def __init__(self, turns: Sequence[Mapping[str, Answer]], *, again: bool = False) -> None:
         self.turns = list(turns)
         self.again = again
+        self.topology = Topology(cluster="c", epoch=1, nodes=())
 
     def statuses(self, wait_s: float) -> Mapping[str, Answer]:
         if self.again:
@@ -53,9 +58,9 @@ class Clock:
         self.now += max(seconds, 1.0)
 
 
-def node(name: str, state: State, epoch: int = 7, **more: object) -> NodeStatus:
+def node(name: str, state: State, epoch: int = 7, topology: int = 1, **more: object) -> NodeStatus:
     version = VersionStatus.model_validate({"version": "2026-11-22", "build_id": "b", "state": state, **more})
-    return NodeStatus(node=name, desired_epoch=epoch, topology_epoch=1, datasets={"person": (version,)})
+    return NodeStatus(node=name, desired_epoch=epoch, topology_epoch=topology, datasets={"person": (version,)})
 
 
 def watch(
@@ -77,6 +82,22 @@ def test_it_ends_when_the_last_node_has_reached_the_state_or_gone_beyond() -> No
 def test_a_status_from_before_the_epoch_does_not_count() -> None:
     with pytest.raises(StalledError, match="a, no progress for 61 s: has not heard of it"):
         watch({"a": node("a", State.STAGED, epoch=6)})()
+
+
+def test_a_topology_that_changes_meanwhile_is_followed_and_only_nodes_that_go_by_it_count() -> None:
+    clock = Clock()
+    turns = [
+        {"a": node("a", State.STAGED, topology=2), "b": node("b", State.STAGED)},
+        {"a": node("a", State.STAGED, topology=2), "b": node("b", State.STAGED)},
+        {"a": node("a", State.STAGED, topology=2), "b": node("b", State.STAGED, topology=2, bytes_done=7)},
+    ]
+    script = Script(turns)
+
+    def check() -> None:
+        script.topology = Topology(cluster="c", epoch=2, nodes=())
+
+    done = Watch(script, Notes(), Patience(), clock, clock.sleep, check).until(TARGET, Step.STAGE)  # type: ignore[arg-type]  # as above
+    assert {name: one.bytes_done for name, one in done.items()} == {"a": 0, "b": 7}
 
 
 def test_a_fatal_failure_ends_it_with_the_nodes_own_error_and_the_nodes_name() -> None:
@@ -183,3 +204,71 @@ def test_a_withdrawn_version_is_gone_when_no_node_that_answers_knows_it() -> Non
     assert one.until_gone("person", "2026-11-22", 8) == []
     one = Watch(Script(turns[:2]), Notes(), Patience(withdraw_s_max=10), clock, clock.sleep)  # type: ignore[arg-type]
     assert one.until_gone("person", "2026-11-22", 8) == ["a"]
+
+
+def replicated() -> Topology:
+    """Three nodes: `b` replicates what `a` owns, `c` is alone with its slots."""
+    low, high = even_ranges(2)
+    shards = (("a", (low,), None), ("b", (), "a-1"), ("c", (high,), None))
+    nodes = [
+        Node(name=name, sidecar_url="http://h:1", shards=(Shard(name=f"{name}-1", host="h", port=1, slots=slots, replica_of=primary),))
+        for name, slots, primary in shards
+    ]
+    return Topology(cluster="c", epoch=1, nodes=tuple(nodes))
+
+
+AWAY = SidecarUnavailableError("the sidecar of x does not answer", node="x")
+
+
+def without(*names: str) -> dict[str, Answer]:
+    return {name: AWAY if name in names else node(name, State.STAGED) for name in "abc"}
+
+
+def any_watch(
+    *turns: Mapping[str, Answer], notes: Notes, let_go: set[str] | None = None, again: bool = False
+) -> Callable[[], dict[str, VersionStatus]]:
+    clock, script = Clock(), Script(turns, again=again)
+    script.topology = replicated()
+    patience, gone = Patience(stall_s_max=60), set[str]() if let_go is None else let_go
+    one = Watch(script, notes, patience, clock, clock.sleep, lambda: None, Require.ANY, gone)  # type: ignore[arg-type]  # as above
+    return lambda: one.until(TARGET, Step.STAGE)
+
+
+@pytest.mark.parametrize("away", ["a", "b"])
+def test_any_owner_of_a_slot_suffices_if_that_is_required(away: str) -> None:
+    notes = Notes()
+    assert set(any_watch(without(away), notes=notes)()) == {"a", "b", "c"} - {away}
+    told = "the sidecar of x does not answer"
+    assert notes == [f"stage: goes on without {away} ({told}): every slot has another owner; it follows by itself when back"]
+
+
+@pytest.mark.parametrize("away", [("c",), ("a", "b")])
+def test_a_slot_without_an_owner_ends_it(away: tuple[str, ...]) -> None:
+    with pytest.raises(StalledError, match="made no progress for 61 s"):
+        any_watch(without(*away), notes=Notes())()
+
+
+def test_a_node_that_works_is_waited_for_also_where_another_has_its_slots() -> None:
+    notes = Notes()
+    moving = [{**without(), "b": node("b", State.STAGING, bytes_done=count)} for count in range(200)]
+    assert set(any_watch(*moving, without(), notes=notes)()) == {"a", "b", "c"}
+    assert notes == []
+
+
+def test_a_node_whose_shard_is_away_is_not_waited_for_and_one_that_only_stands_still_for_long() -> None:
+    for error, seconds in ((ShardUnavailableError("shard b-1 does not answer"), 6), (DiskFullError("no space on node b"), 61)):
+        notes, clock = Notes(), Clock()
+        script = Script([{**without(), "b": node("b", State.FAILED, error=error.to_json())}])
+        script.topology = replicated()
+        one = Watch(script, notes, Patience(stall_s_max=60), clock, clock.sleep, require=Require.ANY)  # type: ignore[arg-type]  # as above
+        assert set(one.until(TARGET, Step.STAGE)) == {"a", "c"}
+        assert clock.now == seconds
+
+
+def test_a_node_that_was_let_go_of_is_waited_for_again_when_it_is_back() -> None:
+    let_go = {"b"}
+    assert set(any_watch(without("b"), notes=(notes := Notes()), let_go=let_go)()) == {"a", "c"}
+    assert (notes, let_go) == ([], {"b"})
+    back = {**without(), "b": node("b", State.STAGING)}
+    assert set(any_watch(back, without(), notes=notes, let_go=let_go)()) == {"a", "b", "c"}
+    assert (notes, let_go) == ([], set())

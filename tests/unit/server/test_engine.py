@@ -13,13 +13,15 @@ from pipeline.format.slots import key_slot
 from pipeline.format.values import ValueType, encode_compressed, encode_string, head
 from server.resp.replies import ReplyError
 from server.storage.datasets import Dataset, DatasetIndex, nothing
-from server.storage.engine import Engine
+from server.storage.engine import Clock, Engine
+from server.storage.hotcache import HotCache
+from server.storage.live import LiveStore
 from server.storage.livekeys import live_keys_under
 from server.storage.pointers import DatasetPointer
-from server.storage.rocks import Database, new_cache
+from server.storage.rocks import BlockCache, Database
 
 NOW_MS = 1_000_000
-CACHE = new_cache(1 << 20)
+CACHE = BlockCache(1 << 20)
 
 
 @pytest.fixture
@@ -27,6 +29,10 @@ def live(tmp_path: Path) -> Iterator[Database]:
     database = Database.open_live(tmp_path / "live", CACHE, 1 << 20)
     yield database
     database.close()
+
+
+def engine_of(live: Database, index: DatasetIndex, clock: Clock) -> Engine:
+    return Engine(LiveStore(live), index, clock, HotCache(1 << 20))
 
 
 def dataset(name: str, prefix: str) -> Dataset:
@@ -52,18 +58,18 @@ def test_the_owner_of_a_key_is_the_one_whose_prefix_it_has(prefixes: set[str], k
 
 def test_expiry_is_exact(live: Database) -> None:
     now = [NOW_MS]
-    engine = Engine(live, DatasetIndex(), lambda: now[0])
+    engine = engine_of(live, DatasetIndex(), lambda: now[0])
     slot = key_slot(b"a")
     engine.write(b"a", slot, encode_string(b"x", NOW_MS + 1))
     assert engine.read(b"a", slot) is not None
     now[0] = NOW_MS + 1
     assert engine.read(b"a", slot) is None
-    assert engine.read_many([b"a", b"a"], slot) == [None, None]
+    assert engine.read_many([b"a", b"a"]) == [None, None]
     assert not engine.delete(b"a", slot)
 
 
 def test_flags_of_newer_software_are_refused(live: Database) -> None:
-    engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
+    engine = engine_of(live, DatasetIndex(), lambda: NOW_MS)
     slot = key_slot(b"a")
     for raw in (head(ValueType.STRING, flags=0x08), head(ValueType.HASH, flags=0x80)):
         engine.write(b"a", slot, raw)
@@ -72,13 +78,13 @@ def test_flags_of_newer_software_are_refused(live: Database) -> None:
 
 
 def test_a_compressed_string_is_read_as_it_was(live: Database) -> None:
-    engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
+    engine = engine_of(live, DatasetIndex(), lambda: NOW_MS)
     slot, text = key_slot(b"a"), b"long " * 1000
     packed = encode_compressed(text, NOW_MS + 1)
     assert packed is not None
     engine.write(b"a", slot, packed)
     assert engine.read(b"a", slot) == encode_string(text, NOW_MS + 1)
-    assert engine.read_many([b"a", b"b"], slot) == [encode_string(text, NOW_MS + 1), None]
+    assert engine.read_many([b"a", b"b"]) == [encode_string(text, NOW_MS + 1), None]
 
 
 def test_a_dataset_that_can_not_be_read_says_which_and_why(live: Database) -> None:
@@ -86,13 +92,13 @@ def test_a_dataset_that_can_not_be_read_says_which_and_why(live: Database) -> No
     broken = dataset("plane", "plane_")
     index.add(broken)
     broken.refuse("could not be opened (gone)")
-    engine = Engine(live, index, lambda: NOW_MS)
+    engine = engine_of(live, index, lambda: NOW_MS)
     with pytest.raises(ReplyError, match=r"^LOADING dataset 'plane' .* 2026-11-22 could not be opened \(gone\)"):
         engine.read(b"plane_1", key_slot(b"plane_1"))
 
 
 def test_keys_longer_than_the_limit_are_not_written(live: Database) -> None:
-    engine = Engine(live, DatasetIndex(), lambda: NOW_MS)
+    engine = engine_of(live, DatasetIndex(), lambda: NOW_MS)
     with pytest.raises(ReplyError, match="longer"):
         engine.write(b"k" * 65_537, 0, encode_string(b"x"))
 

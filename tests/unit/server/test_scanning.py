@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.commands.scanning import glob
 
@@ -32,3 +34,21 @@ from server.commands.scanning import glob
 )
 def test_a_pattern(pattern: bytes, text: bytes, matches: bool) -> None:
     assert (glob(pattern).fullmatch(text) is not None) is matches
+
+
+def by_the_book(pattern: bytes, text: bytes) -> bool:
+    """Stars and single characters, as slowly as they are defined."""
+    if not pattern:
+        return not text
+    if pattern[:1] == b"*":
+        return any(by_the_book(pattern[1:], text[place:]) for place in range(len(text) + 1))
+    return bool(text) and pattern[:1] in (b"?", text[:1]) and by_the_book(pattern[1:], text[1:])
+
+
+@given(pattern=st.text("ab?*", max_size=8), text=st.text("ab", max_size=10))
+def test_stars_match_what_they_should(pattern: str, text: str) -> None:
+    assert (glob(pattern.encode()).fullmatch(text.encode()) is not None) is by_the_book(pattern.encode(), text.encode())
+
+
+def test_a_pattern_of_many_stars_comes_to_an_end() -> None:
+    assert glob(b"*a" * 500 + b"*b").fullmatch(b"a" * 60_000) is None

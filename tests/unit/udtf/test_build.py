@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.format.errors import (
@@ -20,9 +21,10 @@ from pipeline.format.manifest import Manifest, ManifestFile, ManifestSample
 from pipeline.format.slots import SlotRange, key_slot
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.store import Blob
-from udtf.build import SAMPLES_MAX, assemble, publish
+from udtf.build import ENCODED_BYTES_MAX, SAMPLES_MAX, assemble, parts, publish
 from udtf.partition import Folded, Written
 from udtf.rows import Counters
+from udtf.sample import PLAIN_BYTES
 
 VERSION = "2026-11-22"
 
@@ -95,7 +97,7 @@ def test_totals_are_sums_and_files_stand_in_key_order() -> None:
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_rows_that_are_lost_or_doubled_get_no_manifest(rows: int) -> None:
-    with pytest.raises(CountMismatchError, match=f"{rows} rows were read, but 2 stored, 0 settled as duplicates and 0 skipped"):
+    with pytest.raises(CountMismatchError, match=f"{rows} rows were read, but 2 stored, 0 settled as duplicates, 0 skipped and 0 made"):
         assemble(spec(), VERSION, "b", 0, [counted(rows), written(b"p:1"), stored(2)])
 
 
@@ -103,7 +105,7 @@ def test_rows_that_are_lost_or_doubled_get_no_manifest(rows: int) -> None:
     ("tasks", "why"),
     [
         ([], r"the filter matched no row of db\.t \(ds = '2026-11-22'\)"),
-        ([counted(3, 3)], r"all 3 rows were skipped by on_null of db\.t"),
+        ([counted(3, 3)], r"NULL or delete_if left nothing of the 3 rows of db\.t"),
     ],
 )
 def test_an_empty_version_says_why_unless_the_spec_allows_it(tasks: list[Written], why: str) -> None:
@@ -141,3 +143,14 @@ def test_an_unknown_outcome_without_a_manifest_is_told() -> None:
     with pytest.raises(OutcomeUnknownError):
         publish(store, manifest("ours"))
     assert store.objects == {}
+
+
+def test_wide_rows_of_numbers_are_encoded_in_parts() -> None:
+    wide = pa.RecordBatch.from_pydict({f"column_{number}": pa.array(range(1000), pa.float64()) for number in range(5_000)})
+    several = list(parts(wide))
+    assert len(several) > 1
+    assert pa.Table.from_batches(several).equals(pa.Table.from_batches([wide]))
+    assert max(part.num_rows for part in several) * 5_000 * PLAIN_BYTES < ENCODED_BYTES_MAX
+    (narrow,) = parts(wide.select(["column_1"]))
+    assert narrow.num_rows == 1000
+    assert not list(parts(wide.slice(0, 0)))

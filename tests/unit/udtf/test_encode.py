@@ -17,8 +17,10 @@ from pipeline.format.errors import CollectionTooLargeError, DataError, InvalidSc
 from pipeline.format.keys import meta_key, sortable_score
 from pipeline.format.slots import key_slot
 from pipeline.format.values import LZ4_BYTES_MIN, PACKED_BYTES_MAX, Flag, StringValue, decode_value, encode_hash, encode_string
+from pipeline.shapes import TTL_SECONDS_MAX
 from pipeline.spec import DatasetSpec, parse_spec
 from pipeline.template import Template
+from tests.support.tables import documented_texts
 from udtf.encode import Encoder, constant_slot
 from udtf.rows import RowSchema
 from udtf.source import value_columns
@@ -92,6 +94,7 @@ def test_members_carry_their_score(rows: list[tuple[str, float | None]]) -> None
 
 GOLDEN = [
     (pa.array([7], pa.int8()), b"7"),
+    (pa.array([-42], pa.int32()), b"-42"),
     (pa.array([-(2**63)], pa.int64()), b"-9223372036854775808"),
     (pa.array([0.1], pa.float64()), b"0.1"),
     (pa.array([3.0], pa.float64()), b"3"),
@@ -115,6 +118,8 @@ GOLDEN = [
         b"2026-01-31T10:00:00Z",
     ),
     (pa.array([1_769_853_601_000_500], pa.timestamp("us")), b"2026-01-31T10:00:01.0005"),
+    (pa.array([1_769_853_601_000_500], pa.timestamp("us", "Asia/Tokyo")), b"2026-01-31T10:00:01.0005Z"),
+    (pa.array([1_769_853_600_000_000], pa.timestamp("us")), b"2026-01-31T10:00:00"),
 ]
 
 
@@ -122,6 +127,14 @@ GOLDEN = [
 def test_text_forms_stay_what_docs_types_md_says(column: pa.Array, text: bytes) -> None:
     rows, _ = encode(spec_of("hash", "p:${id}"), {"id": pa.array(["1"]), "x": column})
     assert rows == [made(b"p:1", encode_hash([(b"x", text)]))]
+
+
+def test_every_example_of_docs_types_md_is_golden() -> None:
+    """But of CHAR and nested types, which Spark makes texts of: an integration test has those."""
+    documented = documented_texts()
+    assert len(documented) > 8
+    texts = [text for kind, examples in documented.items() if kind not in ("CHAR", "ARRAY") for text in examples]
+    assert set(texts) <= {text for _, text in GOLDEN}
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.date32()])
@@ -158,6 +171,15 @@ def test_null_is_refused_by_name_unless_the_spec_skips_it() -> None:
         )
 
 
+def test_a_null_beside_a_date_that_python_does_not_know_is_refused_by_name() -> None:
+    columns = {"day": pa.array([10**6 * 5], pa.int32()).cast(pa.date32()), "score": pa.array([None], pa.float64()), "name": pa.array(["a"])}
+    spec = spec_of("zset", "z:${day}", "fail", zset={"member": "${name}", "score": "score"})
+    with pytest.raises(NullValueError, match=r"column score of the row \{'day': '15659-07-15', 'score': None\}"):
+        encode(spec, columns)
+    with pytest.raises(InvalidScoreError, match=r"of the row \{'day': '15659-07-15'\}"):
+        encode(spec, columns | {"score": pa.array([math.nan])})
+
+
 def test_nan_has_no_rank() -> None:
     columns = {"id": pa.array(["1"]), "score": pa.array([math.nan]), "name": pa.array(["a"])}
     with pytest.raises(InvalidScoreError, match="column score of the row"):
@@ -176,6 +198,21 @@ def test_an_absurd_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "shape", "what"),
+    [("hash", {"field": "${name}", "value": "x"}, "field"), ("zset", {"member": "${name}", "score": "x"}, "member")],
+)
+def test_an_absurd_field_or_member_is_refused_by_its_key(kind: str, shape: dict[str, str], what: str) -> None:
+    more: dict[str, Any] = {kind: shape}
+    spec = spec_of(kind, "p:${id}", **more)
+    columns = {"id": pa.array(["1", "2"]), "name": pa.array(["a", "y" * (1 << 16)]), "x": pa.array([1, 2])}
+    rows, _ = encode(spec, columns)
+    assert len(rows[1][1]) == 1 << 16
+    columns["name"] = pa.array(["a", "y" * ((1 << 16) + 1)])
+    with pytest.raises(KeyTooLongError, match=rf"the {what} b'y+'\.\.\. of the key p:2 has 65537 bytes, the limit is 65536"):
+        encode(spec, columns)
+
+
+@pytest.mark.parametrize(
     ("key", "tag"), [("{plane}_${id}", b"plane"), ("a{b}c${id}", b"b"), ("a{}${id}", None), ("{a${id}}", None), ("a:${id}", None)]
 )
 def test_a_literal_hash_tag_gives_one_slot(key: str, tag: bytes | None) -> None:
@@ -185,6 +222,11 @@ def test_a_literal_hash_tag_gives_one_slot(key: str, tag: bytes | None) -> None:
 def test_a_constant_time_to_live_counts_from_the_build() -> None:
     rows, _ = encode(spec_of("hash", "p:${id}", ttl={"seconds": 60}), {"id": pa.array(["1"]), "x": pa.array(["a"])})
     assert rows == [made(b"p:1", encode_hash([(b"x", b"a")], BUILT_AT_MS + 60_000))]
+
+
+def test_the_longest_time_to_live_fits_into_a_value() -> None:
+    rows, _ = encode(spec_of("hash", "p:${id}", ttl={"seconds": TTL_SECONDS_MAX}), {"id": pa.array(["1"]), "x": pa.array(["a"])})
+    assert rows == [made(b"p:1", encode_hash([(b"x", b"a")], BUILT_AT_MS + TTL_SECONDS_MAX * 1000))]
 
 
 def test_a_moment_before_1970_has_passed() -> None:
@@ -212,10 +254,10 @@ def test_fields_can_be_renamed() -> None:
     assert rows == [made(b"p:1", encode_hash([(b"second", b"2"), (b"first", b"x")]))]
 
 
-def test_a_field_of_every_row_and_a_null_value_leaves_it_out_whatever_the_rule() -> None:
+def test_a_field_of_every_row_and_a_null_value_marks_it_whatever_the_rule() -> None:
     columns = {"id": pa.array(["1", "1", "2"]), "name": pa.array(["a", "b", "c"]), "x": pa.array([7, None, 9])}
     spec = spec_of("hash", "p:${id}", "fail", hash={"field": "f/${name}", "value": "x"})
-    assert encode(spec, columns) == ([made(b"p:1", b"f/a", b"7"), made(b"p:2", b"f/c", b"9")], 1)
+    assert encode(spec, columns) == ([made(b"p:1", b"f/a", b"7"), (meta_key(b"p:1"), b"f/b", None), made(b"p:2", b"f/c", b"9")], 0)
 
 
 def test_a_marked_row_keeps_its_key_and_needs_no_value() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -11,14 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from rocksdict import Options, Rdict
 
+from pipeline.format.digest import ContentDigest
 from pipeline.format.errors import DuplicateKeyError, IntegrityError, StoreUnavailableError
 from pipeline.format.keys import meta_key, sortable_score
 from pipeline.format.values import ValueType, encode_string
 from udtf.entries import EntryBatch
-from udtf.partition import PartitionTask, Written
+from udtf.partition import Folded, PartitionTask, Written
 from udtf.placement import Placement
 from udtf.rows import Counters, RowSchema
+from udtf.split import split_metas
 from udtf.sst import SstFile
 
 
@@ -100,6 +103,46 @@ def test_of_several_rows_the_last_one_stands_and_a_delete_takes_the_key(batches:
     assert folded(written) == (1, 2, 1)
 
 
+@pytest.mark.parametrize("batches", [1, 3])
+@pytest.mark.parametrize(
+    ("least", "spans"),
+    [(0, [(0, 9), (10, 19), (20, 49), (50, 59)]), (100, [(0, 19), (20, 49), (50, 59)]), (10_000, [(0, 59)])],
+)
+def test_files_end_where_shards_begin_unless_they_were_too_small(batches: int, least: int, spans: list[tuple[int, int]]) -> None:
+    rows = [(meta_key(b"k", slot), encode_string(b"v")) for slot in range(60)]
+    written = records("string", rows, batches=batches, shard_borders=(10, 20, 50, 9_000), shard_file_raw_bytes_min=least)
+    assert [(one.file.slots.first, one.file.slots.last) for one in written if one.file] == spans
+
+
+def deletes(written: list[Written]) -> tuple[int, int, int]:
+    (one,) = [one.file for one in written if one.file]
+    return one.keys, one.entries, one.deletes
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_an_upsert_keeps_a_delete_for_every_key_of_which_nothing_is_left(batches: int) -> None:
+    rows = [(meta_key(key), value and encode_string(value)) for key, value in ((b"p:1", b"x"), (b"p:2", None), (b"p:3", b"y"))]
+    written = records("string", sorted(rows, key=itemgetter(0)), batches=batches, deletes=True)
+    assert (folded(written), deletes(written)) == ((2, 0, 1), (2, 2, 1))
+    assert len([one for one in written for _ in one.samples]) == 2, "a delete has no reply to be sampled"
+    digest, entries = ContentDigest(), sorted(rows, key=itemgetter(0))
+    digest.update([key for key, _ in entries], [value for _, value in entries])
+    assert [one.file.content_digest for one in written if one.file] == [digest.hexdigest()]
+    one, two = sorted((meta_key(b"z:1"), meta_key(b"z:2")))
+    score = sortable_score(1)
+    members = [(one, b"a", score), (one, b"b", None), (two, b"a", None), (two, b"b", None)]
+    written = records("zset", members, batches=batches, deletes=True)
+    assert (folded(written), deletes(written)) == ((1, 0, 3), (1, 1, 1))
+
+
+def test_a_split_key_whose_rows_all_delete_goes_with_an_upsert() -> None:
+    placement = Placement(ValueType.HASH, 1, splits=(meta_key(b"h:1"),))
+    task = PartitionTask("s3://nowhere/at-all", "d", "2026-11-22", "b", placement, open_store=lambda _: Uploaded())
+    nothing = [Folded(task=0, stored=0, duplicates=0, deleted=9)]
+    assert list(split_metas(task, nothing)) == []
+    assert deletes(list(split_metas(replace(task, deletes=True), nothing))) == (0, 0, 1)
+
+
 def test_keys_that_do_not_grow_are_never_swallowed(tmp_path: Path) -> None:
     file = SstFile(tmp_path / "x.sst")
     file.add(EntryBatch.of([b"\0\0\2b"], [b"1"]))
@@ -119,6 +162,50 @@ def test_a_file_is_read_back_before_it_counts(tmp_path: Path) -> None:
         facts.path.stat().st_size,
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.sst"]
+
+
+@dataclass
+class Broken:
+    """A writer of which one byte is flipped when the file is closed."""
+
+    writer: Any
+    path: Path
+    at: int
+
+    def finish(self) -> None:
+        self.writer.finish()
+        held = bytearray(self.path.read_bytes())
+        held[self.at] ^= 0x10
+        self.path.write_bytes(held)
+
+
+def finished(path: Path, rows: EntryBatch, flipped: int | None = None) -> int | IntegrityError:
+    """The size of a file of these rows, or why it was refused."""
+    file: Any = SstFile(path)
+    file.add(rows)
+    if flipped is not None:
+        file._writer = Broken(file._writer, path, flipped)
+    try:
+        return int(file.finish().bytes)
+    except IntegrityError as refused:
+        return refused
+
+
+def test_a_byte_that_flips_in_a_closed_file_is_told_or_changes_no_answer(tmp_path: Path) -> None:
+    """RocksDB reads on without a Bloom filter or a property that it can't trust; of the entries none may differ."""
+    entries = {meta_key(b"p:%04d" % one): b"value %d" % one for one in range(1000)}
+    rows = EntryBatch.of(*zip(*sorted(entries.items()), strict=True))
+    size = finished(tmp_path / "whole.sst", rows)
+    assert isinstance(size, int)
+    results = {at: finished(tmp_path / f"{at}.sst", rows, at) for at in range(0, size, 331)}
+    refused = [one.message for one in results.values() if isinstance(one, IntegrityError)]
+    assert len(refused) > len(results) / 2
+    assert all(".sst" in message for message in refused)
+    for at in (at for at, one in results.items() if not isinstance(one, IntegrityError)):
+        database = Rdict(str(tmp_path / f"{at}"), Options(raw_mode=True))
+        database.ingest_external_file([str(tmp_path / f"{at}.sst")])
+        assert all(database[key] == value for key, value in entries.items())
+        database.close()
 
 
 def test_files_are_cut_between_keys_at_the_target_size_and_no_local_file_stays() -> None:

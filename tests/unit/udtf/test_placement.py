@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.format.manifest import Manifest, ManifestFile
 from pipeline.format.values import SMALL_ENTRIES_MAX, BigValue, HashValue, ValueType, ZsetValue, decode_value, parse_element_score
 from pipeline.spec import DatasetSpec, parse_spec
 from tests.support.builds import TASKS, placed_evenly, sorted_tasks
-from udtf.build import assemble, encode_all
+from udtf.build import ROWS, assemble, count_settled, encode_all
 from udtf.encode import Encoder
 from udtf.partition import PartitionTask, Written
 from udtf.placement import Placement, even_borders
@@ -28,6 +29,8 @@ from udtf.source import value_columns
 from udtf.split import split_metas
 
 VERSION = "2026-11-22"
+LAST = {"on_duplicate": {"last_by": "at"}}
+LAST_ROWS = RowSchema(elements=True, order_ddl="bigint", order_type=pa.int64())
 
 
 class Kept:
@@ -48,22 +51,23 @@ class Kept:
 _numbers = count()
 
 
-def spec_of(kind: str, key: str) -> DatasetSpec:
+def spec_of(kind: str, key: str, **more: Any) -> DatasetSpec:
     shape = {"hash": {"field": "${element}", "value": "value"}, "zset": {"member": "${element}", "score": "value"}}[kind]
-    document = {"dataset": "d", "source": {"table": "db.t"}, "key": key, "type": kind, "mode": "replace", kind: shape}
+    document = {"dataset": "d", "source": {"table": "db.t"}, "key": key, "type": kind, "mode": "replace", kind: shape, **more}
     return parse_spec(document, "a test's spec")
 
 
 def build(
-    folder: Path, kind: str, key: str, rows: list[tuple[str, str, float]], split_rows_min: int, **more: Any
+    folder: Path, kind: str, key: str, rows: Sequence[tuple[Any, ...]], split_rows_min: int, *, last: bool = False, **more: Any
 ) -> tuple[Manifest, Kept, Placement]:
-    spec = spec_of(kind, key)
-    table = pa.table(dict(zip(("id", "element", "value"), map(list, zip(*rows, strict=True)), strict=True)))
-    encoder = Encoder(spec, value_columns(spec, table.column_names), RowSchema(elements=True), 0)
+    """A version of rows: key, element, value, and, if the `last` one is to stand, a number that grows."""
+    spec = spec_of(kind, key, **LAST if last else {})
+    table = pa.table(dict(zip(("id", "element", "value", *(("at",) if last else ())), map(list, zip(*rows, strict=True)), strict=True)))
+    encoder = Encoder(spec, value_columns(spec, table.column_names), LAST_ROWS if last else RowSchema(elements=True), 0)
     encoded = pa.Table.from_batches(encode_all(encoder, table.to_batches(max_chunksize=100)), encoder.schema.arrow)
     placement = placed_evenly(spec, VERSION, encoded, encoder.schema, split_rows_min)
     kept = Kept(folder)
-    task = PartitionTask("", "d", VERSION, "b", placement, open_store=lambda _: kept, **more)
+    task = PartitionTask("", "d", VERSION, "b", placement, last=last, open_store=lambda _: kept, **more)
     written: list[Written] = []
     for batch in sorted_tasks(encoder, placement, encoded):
         written += task.records([batch.slice(at, 70) for at in range(0, batch.num_rows, 70)])
@@ -152,9 +156,59 @@ def test_one_giant_key_is_spread_evenly(tmp_path: Path, kind: str) -> None:
     assert read(manifest.files, kept) == expected(kind, "{tag}:", rows)
 
 
+def test_counters_among_the_settled_rows_of_a_split_sorted_set_go_to_the_first_task(tmp_path: Path) -> None:
+    """As Spark hands them on after it grouped rows and counters alike, in any order."""
+    spec = spec_of("zset", "{tag}:${id}", **LAST)
+    rows = [
+        (name, f"{one:04}", float(one * at), at) for at in (1, 2) for name, size in (("giant", 900), ("small", 9)) for one in range(size)
+    ]
+    table = pa.table(dict(zip(("id", "element", "value", "at"), map(list, zip(*rows, strict=True)), strict=True)))
+    schema = LAST_ROWS
+    encoder = Encoder(spec, value_columns(spec, table.column_names), schema, 0)
+    encoded = pa.Table.from_batches(encode_all(encoder, table.to_batches()), schema.arrow)
+    placement = placed_evenly(spec, VERSION, encoded, schema, 100)
+    assert (placement.splits, placement.tasks) == ((meta_key(b"{tag}:giant"),), TASKS)
+    groups: dict[tuple[bytes, bytes], list[tuple[Any, ...]]] = {}
+    for row in zip(*(column.to_pylist() for column in encoded.columns), strict=True):
+        groups.setdefault(row[:2], []).append(row)
+    settled = [(*max(group, key=itemgetter(3)), len(group)) for group in groups.values()]
+    random.Random(1).shuffle(settled)
+    grouped = pa.RecordBatch.from_arrays(list(map(pa.array, zip(*settled, strict=True))), names=[*schema.arrow.names, ROWS])
+    counted = pa.Table.from_batches(count_settled(schema, [grouped]))
+    kept = Kept(tmp_path)
+    task = PartitionTask("", "d", VERSION, "b", placement, last=True, open_store=lambda _: kept)
+    written = [record for batch in sorted_tasks(encoder, placement, counted) for record in task.records([batch])]
+    written += split_metas(task, (one.folded for one in written if one.folded))
+    manifest = assemble(spec, VERSION, "b", 0, written)
+    assert read(manifest.files, kept) == expected("zset", "{tag}:", [row[:3] for row in rows])
+    assert (manifest.totals.source_rows, manifest.totals.stored_rows, manifest.totals.duplicates) == (1818, 909, 909)
+
+
+@pytest.mark.parametrize("split_rows_min", [2, 1 << 30], ids=["split", "whole"])
+def test_a_newer_null_takes_a_field_away_and_a_hash_of_nulls_does_not_exist(tmp_path: Path, split_rows_min: int) -> None:
+    rows = [("k", "price", 10.0, 1), ("k", "price", None, 2), ("k", "name", None, 1), ("k", "name", 7.0, 2), ("none", "price", None, 1)]
+    rows += [(f"x{one}", "price", 1.0, 1) for one in range(50)]
+    manifest, kept, _ = build(tmp_path, "hash", "{tag}:${id}", rows, split_rows_min, last=True)
+    stored = {f"{{tag}}:x{one}".encode(): {b"price": b"1"} for one in range(50)}
+    assert read(manifest.files, kept) == stored | {b"{tag}:k": {b"name": b"7"}}
+    totals = manifest.totals
+    assert (totals.source_rows, totals.stored_rows, totals.duplicates, totals.skipped) == (55, 51, 2, 2)
+
+
+def test_an_upserts_hash_of_nulls_is_deleted(tmp_path: Path) -> None:
+    manifest, _, _ = build(tmp_path, "hash", "p:${id}", [("1", "a", 1.0), ("2", "a", None), ("2", "b", None)], 1 << 30, deletes=True)
+    totals = manifest.totals
+    assert (totals.keys, totals.stored_rows, totals.deletes, totals.skipped) == (1, 1, 1, 1)
+
+
+def test_a_repeated_task_counts_in_the_very_same_row() -> None:
+    schema = RowSchema(elements=True)
+    assert schema.counter_row("{}") == schema.counter_row("{}")
+
+
 def test_borders_lie_between_slots_unless_a_slot_is_heavy() -> None:
     spread = sorted(meta_key(b"p:%d" % one) for one in range(10_000))
-    borders = even_borders(spread, 8)
+    borders = even_borders(((ikey, 0) for ikey in spread), 8)
     assert [len(border) for border in borders] == [2] * 7
     placement = Placement(ValueType.STRING, 0, borders)
     tasks = placement.task_of(pa.array(spread, pa.binary())).tolist()
@@ -162,7 +216,7 @@ def test_borders_lie_between_slots_unless_a_slot_is_heavy() -> None:
     assert all(abs(tasks.count(task) - 1250) < 50 for task in range(8))
     assert placement.fences == ()
     one_slot = sorted(meta_key(b"{t}%d" % one) for one in range(1000))
-    placement = Placement(ValueType.STRING, 0, even_borders(one_slot, 8))
+    placement = Placement(ValueType.STRING, 0, even_borders(((ikey, 0) for ikey in one_slot), 8))
     tasks = placement.task_of(pa.array(one_slot, pa.binary())).tolist()
     assert [tasks.count(task) for task in range(8)] == [125] * 8
     assert tasks == sorted(tasks)
@@ -170,4 +224,17 @@ def test_borders_lie_between_slots_unless_a_slot_is_heavy() -> None:
 
 @pytest.mark.parametrize("ikeys", [[], [meta_key(b"a")], [meta_key(b"a")] * 50])
 def test_few_keys_make_few_tasks(ikeys: list[bytes]) -> None:
-    assert len(even_borders(ikeys, 8)) <= 1
+    assert len(even_borders([(ikey, 0) for ikey in ikeys], 8)) <= 1
+
+
+def test_tasks_are_even_by_bytes_where_rows_are_not() -> None:
+    """One key in a hundred has nearly all bytes, and all lie side by side."""
+    weighed = [(meta_key(b"{p}image_%04d" % one), 50_000) for one in range(100)]
+    weighed += [(meta_key(b"{p}name_%04d" % one), 10) for one in range(9_900)]
+    placement = Placement(ValueType.STRING, 0, even_borders(weighed, 8))
+    tasks = placement.task_of(pa.array([ikey for ikey, _ in weighed], pa.binary())).tolist()
+    bytes_of = [0] * 8
+    for task, (_, row_bytes) in zip(tasks, weighed, strict=True):
+        bytes_of[task] += row_bytes
+    assert max(bytes_of) < 2 * sum(bytes_of) / 8
+    assert tasks.count(7) < 9_900, "rows cost something, however short they are"

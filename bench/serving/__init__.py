@@ -1,0 +1,1 @@
+"""What `make bench-serve` is made of: the data, the two servers, the two load generators."""

@@ -1,0 +1,1 @@
+"""The operators, a task per step of a load."""

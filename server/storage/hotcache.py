@@ -1,0 +1,128 @@
+"""Hot values: meta values read lately, by user key, so that they cost no look into RocksDB.
+
+Rules:
+- What is here is what a read would find: every write of a key drops it. Whatever changes many keys at once (an activation, a rollback, rows
+  of an upsert) puts them in doubt: everything grows old by that, and a doubted key is not taken from the older generation. So other keys
+  stay, nobody walks over all, and the readers beside a load do not go to the database for all that was hot. Where changes follow each
+  other so fast that little was read between them, the older generation stays, with both doubts.
+- Two generations: what is found in the older one moves to the younger one. Who needs room takes it from the older one, entry by entry, and
+  when that is empty, the younger one takes its place. So what fits stays, what is read again outlives what is not, and nothing is ordered
+  per read.
+- What goes as a whole is taken apart with later insertions, a few entries each: dropping a generation at once would hold the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+ABSENT = b""
+"""What stands for a key that is not there: shorter than any meta value."""
+
+ENTRY_OVERHEAD_BYTES = 200  # of two dictionary slots and two bytes objects of CPython, about
+VALUE_BYTES_MAX = 16 << 10  # one larger value would push out hundreds of hot ones
+DOUBTS_MAX = 8  # about the older generation: each look into it asks all of them
+JOINED_KEYS_MAX = 1_000  # of the younger generation that go over into the older one at once: some 50 us
+DISMANTLED_PER_PUT = 4  # what was dropped is gone long before as much is remembered anew
+
+
+class HotCache:
+    """`young` is looked into by the engine itself, on the hottest path there is; everything else goes through the methods.
+
+    Affects speed alone: `bytes_max`, what both generations take together; 0 keeps nothing.
+    """
+
+    __slots__ = ("_bytes_max", "_dismantled", "_doubts", "_old", "_old_bytes", "_young_bytes", "young")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self.young: dict[bytes, bytes] = {}
+        self._young_bytes = 0
+        self._old: dict[bytes, bytes] = {}  # no key is in both
+        self._old_bytes = 0
+        self._doubts: list[Callable[[bytes], bool]] = []
+        self._dismantled: list[dict[bytes, bytes]] = []
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.young or (key in self._old and not self._is_doubted(key))
+
+    def __len__(self) -> int:
+        return len(self.young) + len(self._old)
+
+    def from_old(self, key: bytes) -> bytes | None:
+        """What the older generation has of a key that the younger one lacks; it is young again. None if neither knows."""
+        raw = self._old.pop(key, None)
+        if raw is None:
+            return None
+        entry_bytes = _bytes_of(key, raw)
+        self._old_bytes -= entry_bytes
+        if self._doubts and self._is_doubted(key):
+            return None
+        self.young[key] = raw
+        self._young_bytes += entry_bytes
+        return raw
+
+    def put(self, key: bytes, raw: bytes) -> bool:
+        """Remember a value, or ABSENT; whether it was not too large."""
+        self.drop(key)
+        entry_bytes = _bytes_of(key, raw)
+        if len(raw) > VALUE_BYTES_MAX or entry_bytes > self._bytes_max:
+            return False
+        while self._young_bytes + self._old_bytes + entry_bytes > self._bytes_max:
+            self._make_room()
+        self.young[key] = raw
+        self._young_bytes += entry_bytes
+        if self._dismantled:
+            self._dismantle()
+        return True
+
+    def drop(self, key: bytes) -> None:
+        """Forget one key."""
+        raw = self.young.pop(key, None)
+        if raw is not None:
+            self._young_bytes -= _bytes_of(key, raw)
+            return
+        raw = self._old.pop(key, None)
+        if raw is not None:
+            self._old_bytes -= _bytes_of(key, raw)
+
+    def doubt(self, doubted: Callable[[bytes], bool]) -> None:
+        """Forget the keys that `doubted` is true of, each when it is looked for."""
+        if len(self.young) > min(len(self._old) // 4, JOINED_KEYS_MAX) or len(self._doubts) >= DOUBTS_MAX:
+            self._dismantled.append(self._old)
+            self._age()
+        else:
+            self._old.update(self.young)
+            self._old_bytes += self._young_bytes
+            self.young, self._young_bytes = {}, 0
+        self._doubts.append(doubted)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._dismantled += (self._old, self.young)
+        self.young, self._young_bytes = {}, 0
+        self._age()
+
+    def _age(self) -> None:
+        """The younger generation takes the older one's place."""
+        self._old, self._old_bytes, self._doubts = self.young, self._young_bytes, []
+        self.young, self._young_bytes = {}, 0
+
+    def _make_room(self) -> None:
+        if not self._old:
+            self._age()
+        key, raw = self._old.popitem()  # the last that came: what is read often came back to its generation first
+        self._old_bytes -= _bytes_of(key, raw)
+
+    def _is_doubted(self, key: bytes) -> bool:
+        return any(doubted(key) for doubted in self._doubts)
+
+    def _dismantle(self) -> None:
+        going = self._dismantled[-1]
+        for _ in range(min(DISMANTLED_PER_PUT, len(going))):
+            going.popitem()
+        if not going:
+            self._dismantled.pop()
+
+
+def _bytes_of(key: bytes, raw: bytes) -> int:
+    return len(key) + len(raw) + ENTRY_OVERHEAD_BYTES

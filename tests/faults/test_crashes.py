@@ -1,0 +1,605 @@
+"""kill -9 at every transition of the state machine, of every process that takes part; after a restart, the content is what was wanted.
+
+Here the processes kill themselves at the crash points of pipeline/format/crashpoints.py; at the end, in `make test-full`, others are
+killed while one of them stands there. The sidecar's points are those of the transition table: a transition without a scenario fails here,
+and so does a point of the ingest process or the shard that no load comes by. The coordinator's own are in test_coordinator_crashes.py,
+those of an upsert in test_upserts.py; the real kills here are in loads of both modes, and at the transitions that are on no load's way.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from ingest_sidecar.progress import sidecar_point
+from pipeline.format.crashpoints import IngestPoint, ShardPoint, UpsertPoint
+from pipeline.format.desired import Goal
+from pipeline.format.records import Mode
+from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges, key_slot
+from pipeline.format.topology import Node, Shard, Topology
+from pipeline.format.values import encode_hash, encode_string
+from pipeline.load.states import TRANSITIONS, Event, State
+from pipeline.spec import DatasetSpec
+from tests.support.builds import build, hash_spec
+from tests.support.crash import Trap
+from tests.support.resp import RawClient
+from tests.support.s3 import S3, s3_store
+from tests.support.shards import ShardProcess, running_shards
+from tests.support.sidecars import CLUSTER, WAIT_S, Head, NodeUnderTest
+from tests.support.values import read_all
+from tests.support.versions import BuiltVersion, build_delta, build_version
+
+V0, V1, V2, V3 = "2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23"
+FILES = even_ranges(3)
+MINE, MORE = SlotRange(first=0, last=9000), SlotRange(first=0, last=15_000)  # both end within a file: some slots are foreign
+ROWS = 200
+
+Transition = tuple[State, Event]
+Victim = Literal["sidecar", "shard"]
+
+
+@dataclass
+class Scene:
+    """A node of one shard, which owns some of the slots; each scenario has a dataset of its own, and leaves none behind."""
+
+    folder: Path
+    s3: S3
+    head: Head
+    shard: ShardProcess
+    node: NodeUnderTest
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    name: str = ""
+    built: dict[str, BuiltVersion] = field(default_factory=dict)
+    rows: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    slots: SlotRange = MINE
+    victim: Victim | None = None  # what is killed while the sidecar stands in a trap; None: it kills itself there
+
+    def begin(self) -> None:
+        """A new dataset with two versions."""
+        self.victim = None
+        self.name = f"d{next(self.numbers)}"
+        self.built, self.rows = {}, {}
+        self.own(MINE)
+        for version in (V1, V2):
+            self.build(version)
+
+    def build(self, version: str, *, wrong: bool = False) -> None:
+        source = random.Random(f"{self.name} {version}")
+        rows = {f"{self.name}:{number}".encode(): encode_string(source.randbytes(200)) for number in range(ROWS)}
+        samples = frozenset({next(key for key in rows if key_slot(key) in MINE)} if wrong else ())
+        self.rows[version] = rows
+        self.built[version] = build_version(
+            self.s3.store, self.name, version, rows, prefix=f"{self.name}:", partitions=FILES, wrong_samples=samples
+        )
+
+    def want(self, **goals: Goal) -> None:
+        """The goals of v1 and v2."""
+        wanted = [self.built[version].wanted(goals[name]) for name, version in (("v1", V1), ("v2", V2)) if name in goals]
+        self.head.want(**{self.name: (f"{self.name}:", wanted)})
+
+    def own(self, slots: SlotRange) -> None:
+        """The shard's slots from now on."""
+        self.slots = slots
+        mine = Shard(name=self.shard.name, host="127.0.0.1", port=self.shard.port, slots=(slots,))
+        here = Node(name="node-1", sidecar_url=f"http://127.0.0.1:{self.node.port}", shards=(mine,))
+        self.head.topology(Topology(cluster="test", epoch=next(self.numbers), nodes=(here,)))
+
+    def crash(self, trap: Trap, drive: Callable[[], object] = lambda: None) -> None:
+        """The sidecar, armed, is driven into the trap, and dies, or the victim does while it stands there; that is started again."""
+        match self.victim:
+            case None:
+                self.die(trap, drive)
+                self.node.start()
+            case "sidecar":
+                self.stand(trap, drive)
+                self.node.kill()
+                self.node.start()
+            case "shard":
+                self.stand(trap, drive)
+                self.shard.kill()
+                trap.go_on()
+                self.shard.start()
+
+    def stand(self, trap: Trap, drive: Callable[[], object]) -> None:
+        """The sidecar is driven into the trap, and stands there."""
+        self.node.kill()
+        self.node.launch(trap.environment)
+        drive()
+        trap.wait()
+
+    def die(self, trap: Trap, drive: Callable[[], object] = lambda: None) -> None:
+        """The first half of it."""
+        self.node.kill()
+        self.node.launch(trap.environment)
+        drive()
+        trap.wait()
+        process = self.node.process
+        assert process is not None
+        assert process.wait(WAIT_S) == -signal.SIGKILL
+
+    def answer(self) -> None:
+        """Until the sidecar answers, after it was launched."""
+        self.node.until_answers()
+
+    def activate(self, then: Goal | None = None) -> None:
+        """The sidecar answers, and brings the first version to its readers; `then` is a goal for the second one."""
+        self.answer()
+        self.want(v1=Goal.ACTIVE)
+        self.reach(V1, State.ACTIVE)
+        if then is not None:
+            self.want(v1=Goal.RETIRED if then is Goal.ACTIVE else Goal.ACTIVE, v2=then)
+
+    def swap(self) -> None:
+        """The same, and then the second version to them."""
+        self.activate(Goal.ACTIVE)
+        self.reach(V2, State.ACTIVE)
+        self.reach(V1, State.RETIRED)
+
+    def reach(self, version: str, state: State) -> None:
+        self.node.wake()
+        self.node.until(self.name, version, state)
+
+    def resume(self, version: str) -> None:
+        """As soon as the node, perhaps started again just now, knows what is wanted of it."""
+        self.node.until_true(f"{version} is wanted", lambda status: status.find(self.name, version) is not None)
+        self.node.control("resume", self.name, version)
+
+    def mine(self, version: str) -> dict[bytes, bytes]:
+        """The rows of the shard's slots."""
+        return {key: value for key, value in self.rows[version].items() if key_slot(key) in self.slots}
+
+    def check(self, version: str) -> None:
+        """Clients read that version, all of it and nothing else, and nothing unpublished lies about."""
+        rows = self.mine(version)
+        assert read_all([self.shard], rows) == rows
+        self.node.until_true("a clean disk", lambda _: not self.node.staged_files() and not list(self.shard.paths.making.rglob("*")))
+
+    def end(self) -> None:
+        """Make the version that clients read go, for the next scenario: it is retired by none, so the node begins anew."""
+        self.node.kill()
+        self.shard.kill()
+        for path in (self.shard.paths.live, self.shard.paths.versions, self.shard.paths.making, self.node.data_dir):
+            shutil.rmtree(path, ignore_errors=True)
+        self.head.want()
+        self.shard.environment = {}
+        self.shard.start()
+
+
+Scenario = Callable[[Scene, Trap], None]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with s3_store() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def stage(server: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("crash")
+    with running_shards(folder, 1) as [shard]:
+        node = NodeUnderTest(folder, server.url, server.environment, [shard])
+        try:
+            yield Scene(folder, server, Head(server.store), shard, node)
+        finally:
+            node.kill()
+
+
+@pytest.fixture
+def scene(stage: Scene) -> Iterator[Scene]:
+    stage.begin()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture
+def folder(scene: Scene) -> Path:
+    one = scene.folder / scene.name
+    one.mkdir()
+    return one
+
+
+LOAD: tuple[Transition, ...] = (
+    (State.ABSENT, Event.STAGE),
+    (State.STAGING, Event.STAGE_DONE),
+    (State.STAGED, Event.INGEST),
+    (State.INGESTING, Event.INGEST_DONE),
+    (State.READY, Event.ACTIVATE),
+)
+
+
+def test_the_sidecar_dies_at_every_transition_of_a_load(scene: Scene, folder: Path) -> None:
+    scene.want(v1=Goal.ACTIVE)
+    for transition in LOAD:
+        scene.die(Trap(sidecar_point(*transition), folder))
+    scene.node.start()
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+def swapped(scene: Scene, trap: Trap) -> None:
+    """The version before is retired."""
+    scene.crash(trap, lambda: scene.activate(Goal.ACTIVE))
+    scene.reach(V2, State.ACTIVE)
+    scene.reach(V1, State.RETIRED)
+    scene.check(V2)
+
+
+def found_retired(scene: Scene, trap: Trap) -> None:
+    """A sidecar that starts finds a retired version."""
+    scene.node.start()
+    scene.swap()
+    scene.crash(trap)
+    scene.reach(V1, State.RETIRED)
+    scene.check(V2)
+
+
+def way_back(scene: Scene, trap: Trap) -> None:
+    def drive() -> None:
+        scene.swap()
+        scene.want(v1=Goal.ACTIVE, v2=Goal.RETIRED)
+
+    scene.crash(trap, drive)
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+def cancelled(goal: Goal, state: State) -> Scenario:
+    """An operator cancels a version that stands there; the cancellation is remembered, and taken back."""
+
+    def run(scene: Scene, trap: Trap) -> None:
+        def drive() -> None:
+            scene.activate(goal)
+            scene.reach(V2, state)
+            scene.node.control("cancel", scene.name, V2)
+
+        scene.crash(trap, drive)
+        scene.reach(V2, State.FAILED)
+        scene.node.control("retry", scene.name, V2)
+        scene.want(v1=Goal.RETIRED, v2=Goal.ACTIVE)
+        scene.reach(V2, State.ACTIVE)
+        scene.check(V2)
+
+    return run
+
+
+def cancelled_before(scene: Scene, trap: Trap) -> None:
+    """A sidecar that starts remembers a cancellation."""
+    scene.node.start()
+    scene.activate(Goal.STAGED)
+    scene.reach(V2, State.STAGED)
+    scene.node.control("cancel", scene.name, V2)
+    scene.reach(V2, State.FAILED)
+    scene.crash(trap)
+    scene.reach(V2, State.FAILED)
+    scene.check(V1)
+
+
+def missing_object(scene: Scene, trap: Trap) -> None:
+    """Staging fails."""
+    key = scene.built[V2].manifest.files[0].object_key
+    data = scene.s3.store.get(key).data
+    scene.s3.store.delete(key)
+    scene.crash(trap, lambda: scene.activate(Goal.READY))
+    scene.reach(V2, State.FAILED)
+    assert read_all([scene.shard], scene.mine(V1)) == scene.mine(V1)
+    scene.s3.store.create(key, data)
+    scene.want(v1=Goal.RETIRED, v2=Goal.ACTIVE)
+    scene.node.wake()
+    scene.node.until_tried_again(scene.name, V2)
+    scene.reach(V2, State.ACTIVE)
+    scene.check(V2)
+
+
+def wrong_sample(scene: Scene, trap: Trap) -> None:
+    """Ingestion fails, and will again."""
+    scene.build(V3, wrong=True)
+    scene.built[V2] = scene.built[V3]
+    scene.crash(trap, lambda: scene.activate(Goal.READY))
+    scene.reach(V3, State.FAILED)
+    scene.want(v1=Goal.ACTIVE)
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+def shard_away_at_a_swap(scene: Scene, trap: Trap) -> None:
+    """The shard is away when the pointer is to be moved."""
+
+    def drive() -> None:
+        scene.activate(Goal.READY)
+        scene.reach(V2, State.READY)
+        scene.shard.kill()
+        scene.want(v1=Goal.RETIRED, v2=Goal.ACTIVE)
+
+    scene.crash(trap, drive)
+    scene.shard.start()
+    scene.reach(V2, State.ACTIVE)
+    scene.check(V2)
+
+
+def shard_away_at_the_way_back(scene: Scene, trap: Trap) -> None:
+    def drive() -> None:
+        scene.swap()
+        scene.shard.kill()
+        scene.want(v1=Goal.ACTIVE, v2=Goal.RETIRED)
+
+    scene.crash(trap, drive)
+    scene.shard.start()
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+def paused_while_staging(scene: Scene, trap: Trap) -> None:
+    scene.want(v1=Goal.ACTIVE)
+
+    def drive() -> None:
+        scene.answer()
+        scene.reach(V1, State.STAGING)
+        scene.node.control("pause", scene.name, V1)
+
+    scene.node.options = {**scene.node.options, "bandwidth_bytes_s": 1}
+    scene.crash(trap, drive)
+    scene.node.options = {}
+    scene.node.ask("PUT", "limits", {"bandwidth_bytes_s": None})
+    scene.resume(V1)
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+def paused_while_ingesting(scene: Scene, trap: Trap) -> None:
+    """It waits for the samples of a shard that does not answer, which is when the operator comes."""
+    scene.want(v1=Goal.ACTIVE)
+    opened = Trap(ShardPoint.OPENED, trap.folder, "STOP")
+    scene.shard.kill()
+    scene.shard.environment = opened.environment
+    scene.shard.start()
+
+    def drive() -> None:
+        scene.answer()
+        opened.wait()
+        scene.node.control("pause", scene.name, V1)
+        assert scene.shard.process is not None
+        scene.shard.process.send_signal(signal.SIGCONT)
+
+    scene.crash(trap, drive)
+    scene.resume(V1)
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+def slots_gained(scene: Scene, trap: Trap) -> None:
+    """While a version is staged."""
+    scene.want(v1=Goal.STAGED)
+
+    def drive() -> None:
+        scene.answer()
+        scene.reach(V1, State.STAGED)
+        scene.own(MORE)
+
+    scene.crash(trap, drive)
+    scene.want(v1=Goal.ACTIVE)
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+def slots_lost(goal: Goal, state: State) -> Callable[[Scene, Trap], None]:
+    """While a version is made, or read."""
+
+    def run(scene: Scene, trap: Trap) -> None:
+        scene.own(MORE)
+        scene.want(v1=goal)
+
+        def drive() -> None:
+            scene.answer()
+            scene.reach(V1, state)
+            scene.own(MINE)
+
+        scene.crash(trap, drive)
+        scene.want(v1=Goal.ACTIVE)
+        scene.reach(V1, State.ACTIVE)
+        scene.check(V1)
+
+    return run
+
+
+SCENARIOS: dict[Transition, Scenario] = {
+    (State.ACTIVE, Event.RETIRE): swapped,
+    (State.READY, Event.RETIRE): found_retired,
+    (State.RETIRED, Event.ACTIVATE): way_back,
+    (State.FAILED, Event.RETRY): shard_away_at_a_swap,
+    (State.ABSENT, Event.FAIL): cancelled_before,
+    (State.STAGING, Event.FAIL): missing_object,
+    (State.STAGED, Event.FAIL): cancelled(Goal.STAGED, State.STAGED),
+    (State.INGESTING, Event.FAIL): wrong_sample,
+    (State.READY, Event.FAIL): cancelled(Goal.READY, State.READY),
+    (State.ACTIVE, Event.FAIL): shard_away_at_a_swap,
+    (State.RETIRED, Event.FAIL): shard_away_at_the_way_back,
+    (State.STAGING, Event.REMOVE): paused_while_staging,
+    (State.STAGED, Event.REMOVE): slots_gained,
+    (State.INGESTING, Event.REMOVE): paused_while_ingesting,
+    (State.READY, Event.REMOVE): slots_lost(Goal.READY, State.READY),
+    (State.RETIRED, Event.REMOVE): slots_lost(Goal.ACTIVE, State.ACTIVE),
+}
+
+
+def test_every_transition_has_its_scenario() -> None:
+    assert {*LOAD, *SCENARIOS} == set(TRANSITIONS)
+
+
+@pytest.mark.parametrize("transition", SCENARIOS, ids=lambda one: f"{one[0]}-{one[1]}")
+def test_the_sidecar_dies_at_a_transition(scene: Scene, folder: Path, transition: Transition) -> None:
+    SCENARIOS[transition](scene, Trap(sidecar_point(*transition), folder))
+
+
+@pytest.mark.parametrize("point", [point for point in IngestPoint if point is not IngestPoint.LAID])  # which a full version has not
+def test_the_ingest_process_dies(scene: Scene, folder: Path, point: IngestPoint) -> None:
+    trap = Trap(point, folder)
+    scene.want(v1=Goal.ACTIVE)
+    scene.node.launch(trap.environment)
+    scene.answer()
+    scene.reach(V1, State.ACTIVE)
+    assert trap.sprung
+    assert "IngestProcessError" in scene.node.log
+    scene.check(V1)
+
+
+AS_OF_FULL_VERSIONS = (IngestPoint.FILLED, IngestPoint.SYNCED, IngestPoint.PUBLISHED)  # which is shown above
+
+
+@pytest.mark.parametrize("point", [IngestPoint.LAID, *(pytest.param(one, marks=pytest.mark.full) for one in AS_OF_FULL_VERSIONS)])
+def test_the_ingest_process_dies_over_a_delta(scene: Scene, folder: Path, point: IngestPoint) -> None:
+    trap = Trap(point, folder)
+    scene.node.start()
+    scene.want(v1=Goal.ACTIVE)
+    scene.reach(V1, State.ACTIVE)
+    first, *changed = sorted(scene.rows[V1])
+    delta: dict[bytes, bytes | None] = {**{key: encode_string(b"new") for key in changed[::3]}, first: None}
+    built = build_delta(scene.s3.store, scene.built[V1], V3, delta)
+    scene.rows[V3] = {key: value for key, value in {**scene.rows[V1], **delta}.items() if value is not None}
+    scene.node.kill()
+    scene.node.launch(trap.environment)
+    scene.answer()
+    scene.head.want(**{scene.name: (f"{scene.name}:", [scene.built[V1].wanted(Goal.RETIRED), built.wanted(Goal.ACTIVE)])})
+    scene.reach(V3, State.ACTIVE)
+    assert trap.sprung
+    scene.check(V3)
+
+
+@pytest.mark.parametrize("point", ShardPoint)
+def test_the_shard_dies(scene: Scene, folder: Path, point: ShardPoint) -> None:
+    trap = Trap(point, folder)
+    scene.shard.kill()
+    scene.shard.environment = trap.environment
+    scene.shard.start()
+    process = scene.shard.process
+    assert process is not None
+    scene.node.start()
+    if point is ShardPoint.UNREGISTERED:
+        scene.want(v1=Goal.READY)
+        scene.reach(V1, State.READY)
+        scene.head.want()
+    else:
+        scene.want(v1=Goal.ACTIVE)
+    scene.node.wake()
+    if point is ShardPoint.CLOSED:
+        scene.reach(V1, State.ACTIVE)
+        scene.want(v1=Goal.RETIRED, v2=Goal.ACTIVE)
+        scene.node.wake()
+    trap.wait()
+    assert process.wait(WAIT_S) == -signal.SIGKILL
+    scene.shard.start()
+    version = V2 if point is ShardPoint.CLOSED else V1
+    if point is not ShardPoint.CLOSED:
+        scene.want(v1=Goal.ACTIVE)
+    scene.reach(version, State.ACTIVE)
+    scene.check(version)
+
+
+WITHOUT_A_SHARD = {transition for transition, run in SCENARIOS.items() if run in {shard_away_at_a_swap, shard_away_at_the_way_back}}
+STANDS: list[tuple[Transition, Victim]] = [(transition, "sidecar") for transition in SCENARIOS]
+STANDS += [(transition, "shard") for transition in SCENARIOS if transition not in WITHOUT_A_SHARD]  # there, it is dead already
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("transition", "victim"), STANDS, ids=lambda one: one if isinstance(one, str) else f"{one[0]}-{one[1]}")
+def test_a_real_kill_while_the_sidecar_stands_at_a_transition(scene: Scene, folder: Path, transition: Transition, victim: Victim) -> None:
+    """At those that are no steps of a load; for these, and the retirement of the version before, see below. No coordinator is killed here:
+    failures, operators and topologies lead to these, while it only waits. No ingest process either: none runs in these states, but in
+    INGESTING, where it has come to its end (the shard reads samples).
+    """
+    trap = Trap(sidecar_point(*transition), folder, "STOP")
+    scene.victim = victim
+    SCENARIOS[transition](scene, trap)
+    assert trap.sprung
+
+
+RETIRING = sidecar_point(State.ACTIVE, Event.RETIRE)  # of the version before the one that is loaded
+ON_THE_WAY = [
+    RETIRING,
+    *(sidecar_point(*transition) for transition in LOAD),
+    *(point for point in IngestPoint if point not in {IngestPoint.DROPPED, IngestPoint.LAID}),  # nothing is foreign here, nor a delta
+]
+HOLDERS: dict[Mode, list[str]] = {
+    "replace": [
+        *ON_THE_WAY,
+        *(point for point in ShardPoint if point not in {ShardPoint.CLOSED, ShardPoint.UNREGISTERED}),  # these are on no load's way
+    ],
+    "upsert": [*ON_THE_WAY, *UpsertPoint],
+}
+KILLS = [
+    (mode, holder, victim) for mode, holders in HOLDERS.items() for holder in holders for victim in ("sidecar", "shard", "coordinator")
+]
+# no ingest process runs elsewhere than at its own points
+KILLS += [(mode, holder, "ingest") for mode, holders in HOLDERS.items() for holder in holders if isinstance(holder, IngestPoint)]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("mode", "holder", "victim"), KILLS)
+def test_a_real_kill_while_a_process_stands_at_a_point(scene: Scene, folder: Path, mode: Mode, holder: str, victim: str) -> None:
+    """Of any process of a load by the real command, while one of them is stopped there; the same command ends it."""
+    scene.own(SlotRange(first=0, last=SLOT_COUNT - 1))
+    spec = hash_spec(scene.name, f"{scene.name}:${{id}}", mode=mode)
+    build(scene.s3.store, spec, V3, {"id": [str(one) for one in range(ROWS)], "name": [f"name {one}" for one in range(ROWS)]})
+    expected = {f"{scene.name}:{one}".encode(): encode_hash([(b"name", b"name %d" % one)]) for one in range(ROWS)}
+    command = load_command(scene, folder, spec, V3)
+    if holder == RETIRING:
+        build(scene.s3.store, spec, V0, {"id": [str(ROWS)], "name": ["of no later version"]})
+        scene.node.start()
+        assert subprocess.run(load_command(scene, folder, spec, V0), stdout=subprocess.DEVNULL, check=False).returncode == 0
+        scene.node.kill()
+    trap = Trap(holder, folder, "STOP")
+    scene.shard.kill()
+    scene.shard.environment = trap.environment
+    scene.shard.start()
+    scene.node.launch(trap.environment)
+    with (folder / "load.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as coordinator:
+        trap.wait()
+        match victim:
+            case "sidecar":
+                scene.node.kill()
+            case "ingest":
+                os.kill(trap.pid, signal.SIGKILL)
+            case "shard":
+                scene.shard.kill()
+            case _:
+                coordinator.kill()
+        trap.go_on()
+        if victim == "shard":
+            scene.shard.start()
+        if mode == "upsert":
+            expected |= written_since(scene, next(iter(expected)))
+        if victim == "sidecar":
+            scene.node.start()
+        assert coordinator.wait(WAIT_S) in {0, -signal.SIGKILL}
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    scene.head.catch_up()
+    assert read_all([scene.shard], expected) == expected
+
+
+def written_since(scene: Scene, key: bytes) -> dict[bytes, bytes]:
+    """What a client changes of a row that it finds; nothing if the row is not in yet."""
+    with RawClient(scene.shard.port) as client:
+        if client.call("EXISTS", key) == b":0\r\n":
+            return {}
+        assert client.call("HSET", key, "name", "mine") == b":0\r\n"
+    return {key: encode_hash([(b"name", b"mine")])}
+
+
+def load_command(scene: Scene, folder: Path, spec: DatasetSpec, version: str) -> list[str]:
+    settings, document = folder / "redkv.toml", folder / "spec.yaml"
+    lines = [f'store = "{scene.s3.url}"', f'cluster = "{CLUSTER}"', 'metastore_uris = "thrift://127.0.0.1:1"']
+    settings.write_text("\n".join(lines), encoding="utf-8")
+    document.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    return [sys.executable, "-m", "pipeline.cli", "--config", str(settings), "load", str(document), "--version", version]

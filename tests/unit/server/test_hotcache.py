@@ -1,0 +1,132 @@
+"""Hot values are what a read would find, whatever was written, replaced or pushed out."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.storage.hotcache import ABSENT, DOUBTS_MAX, ENTRY_OVERHEAD_BYTES, HotCache
+
+KEYS = [b"%b:%d" % (name, number) for name in (b"a", b"b") for number in range(6)]
+ROOM = 8 * (ENTRY_OVERHEAD_BYTES + 8)  # for fewer keys than there are
+
+deeds = st.one_of(
+    st.tuples(st.sampled_from(["read", "write"]), st.sampled_from(KEYS)),
+    st.tuples(st.just("replace"), st.sets(st.sampled_from(KEYS))),
+    st.tuples(st.just("clear"), st.none()),
+)
+
+
+def read(cache: HotCache, key: bytes, value: bytes) -> bytes:
+    """As the engine does, with `value` in the database."""
+    known = key in cache
+    raw = cache.young.get(key) or cache.from_old(key)
+    assert known == (raw is not None)
+    if raw is None:
+        cache.put(key, value)
+    return raw or value
+
+
+@given(st.lists(deeds, max_size=60))
+def test_nothing_stale_is_read(done: list[tuple[str, bytes | set[bytes] | None]]) -> None:
+    cache, values = HotCache(ROOM), dict.fromkeys(KEYS, b"0")
+    for number, (deed, what) in enumerate(done, 1):
+        match what:
+            case bytes() if deed == "read":
+                assert read(cache, what, values[what]) == values[what]
+            case bytes():
+                values[what] = b"%d" % number
+                cache.drop(what)
+            case set():
+                replaced = frozenset(what)
+                values |= dict.fromkeys(replaced, b"%d" % number)
+                cache.doubt(replaced.__contains__)
+            case _:
+                cache.clear()
+    assert {key: read(cache, key, values[key]) for key in KEYS} == values
+
+
+def test_a_replacement_leaves_what_it_does_not_touch_and_is_read_again() -> None:
+    cache = HotCache(1 << 20)
+    for key in KEYS:
+        cache.put(key, b"old")
+    for mine in (b"a:0", b"a:1", b"a:2"):
+        cache.doubt(mine.__eq__)
+        assert [key for key in KEYS if key not in cache] == [mine]
+        for key in KEYS:
+            read(cache, key, b"new")
+    assert [key for key in KEYS if cache.young[key] == b"new"] == [b"a:0", b"a:1", b"a:2"]
+
+
+def test_replacements_one_after_the_other_leave_what_was_not_read_between_them() -> None:
+    cache = HotCache(1 << 20)
+    for key in KEYS:
+        cache.put(key, b"old")
+    cache.doubt(b"a:0".__eq__)
+    read(cache, b"b:0", b"new")
+    cache.doubt(b"a:1".__eq__)
+    assert [key for key in KEYS if key not in cache] == [b"a:0", b"a:1"]
+    for _ in range(2 * DOUBTS_MAX):
+        cache.doubt(b"c:0".__eq__)
+    assert not [key for key in KEYS if key in cache], "no list of doubts grows for ever"
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(["put", "drop", "clear", "find"]), st.integers(0, 30), st.integers(0, 300))))
+def test_hot_values_are_the_last_ones_put_and_stay_within_their_bytes(steps: list[tuple[str, int, int]]) -> None:
+    cache = HotCache(4_096)
+    model: dict[bytes, bytes] = {}
+    for step, number, size in steps:
+        key = b"%d" % number
+        match step:
+            case "put":
+                model[key] = b"x" * size
+                assert cache.put(key, model[key])
+            case "drop":
+                model.pop(key, None)
+                cache.drop(key)
+            case "clear":
+                model.clear()
+                cache.clear()
+            case _:
+                found = cache.young.get(key)
+                if found is None:
+                    found = cache.from_old(key)
+                assert found is None or found == model[key]
+        assert all(model.get(key) == raw for key, raw in cache.young.items())
+        assert sum(len(key) + size_of(model[key]) for key in model if key in cache) <= 4_096
+
+
+def size_of(raw: bytes) -> int:
+    return len(raw) + ENTRY_OVERHEAD_BYTES
+
+
+def test_hot_values_that_fit_all_stay() -> None:
+    keys = [b"%03d" % number for number in range(100)]
+    cache = HotCache(len(keys) * (3 + size_of(b"value")))
+    order = random.Random(1)
+    for key in keys:
+        cache.put(key, b"value")
+    for key in order.choices(keys, k=2_000):
+        assert cache.young.get(key) or cache.from_old(key)
+        cache.drop(b"another")
+
+
+def test_a_value_that_is_read_again_and_again_outlives_many_that_are_read_once() -> None:
+    cache = HotCache(50 * (4 + size_of(b"value")))
+    cache.put(b"hot!", b"value")
+    for number in range(1_000):
+        cache.put(b"%04d" % number, b"value")
+        if not number % 20:
+            assert cache.young.get(b"hot!") or cache.from_old(b"hot!"), number
+    assert len(cache) == 50
+
+
+def test_values_that_would_push_out_too_much_are_not_kept() -> None:
+    cache = HotCache(1 << 20)
+    assert cache.put(b"a", ABSENT)
+    assert not cache.put(b"b", b"x" * (64 << 10))
+    assert b"a" in cache
+    assert b"b" not in cache
+    assert not HotCache(0).put(b"a", b"1")
