@@ -31,6 +31,7 @@ DAGS = REPOSITORY / "dags" / "definitions"
 MIGRATE_S_MAX = 120.0
 ANSWER_S_MAX = 30.0  # two cores start four Python processes at once
 KNOWN_S_MAX = 120.0  # until the DAG processor has read the folder for the first time
+LOCKED_S_MAX = 25.0  # SQLite has one writer at a time: after Python's 5 s the API answers 500 while the DAG processor writes
 LOOK_S = 0.5
 USER = "demo"
 
@@ -68,7 +69,7 @@ class LocalAirflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.folder / "passwords.json"),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow.db",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow.db?timeout={LOCKED_S_MAX:.0f}",
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__SECRET_KEY": self._password,
             "AIRFLOW__API_AUTH__JWT_SECRET": f"{self._password}{self._password}",
@@ -143,8 +144,8 @@ class Api:
     """The REST API, version 2."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        answer = httpx.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=ANSWER_S_MAX)
-        self.token = str(answer.raise_for_status().json()["access_token"])
+        answer = _good(httpx.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=ANSWER_S_MAX))
+        self.token = str(answer.json()["access_token"])
         headers = {"Authorization": f"Bearer {self.token}"}
         self._client = httpx.Client(base_url=f"{url}/api/v2", headers=headers, timeout=ANSWER_S_MAX)
 
@@ -165,19 +166,27 @@ class Api:
         """Make a pool, or give it another number of slots."""
         told = {"slots": slots, "description": "loads", "include_deferred": True}
         if self._client.get(f"/pools/{name}").status_code == httpx.codes.NOT_FOUND:
-            self._client.post("/pools", json=told | {"name": name}).raise_for_status()
+            _good(self._client.post("/pools", json=told | {"name": name}))
             return
-        self._client.patch(f"/pools/{name}", json=told | {"pool": name}).raise_for_status()
+        _good(self._client.patch(f"/pools/{name}", json=told | {"pool": name}))
 
     def trigger(self, dag_id: str, logical_date: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run; its id."""
         body = {"logical_date": logical_date, "conf": dict(conf or {})}
-        return str(self._client.post(f"/dags/{dag_id}/dagRuns", json=body).raise_for_status().json()["dag_run_id"])
+        return str(_good(self._client.post(f"/dags/{dag_id}/dagRuns", json=body)).json()["dag_run_id"])
 
     def backfill(self, dag_id: str, begin: str, end: str, runs_max: int) -> None:
-        """Start runs for the dates between two, of which so many work at a time."""
+        """Start runs for the dates between two, of which so many work at a time.
+
+        On SQLite, Airflow answers 503 and takes back what it began if somebody else wrote meanwhile: it is to be asked again.
+        """
         body = {"dag_id": dag_id, "from_date": begin, "to_date": end, "max_active_runs": runs_max}
-        self._client.post("/backfills", json=body).raise_for_status()
+        deadline = time.monotonic() + KNOWN_S_MAX
+        while (answer := self._client.post("/backfills", json=body)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(LOOK_S)
+        _good(answer)
 
     def await_run(self, dag_id: str, run_id: str, wait_s_max: float) -> str:
         """The state of a run when it has ended.
@@ -214,12 +223,12 @@ class Api:
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """Clear one task of a run, and those after it."""
         body = {"dag_run_id": run_id, "task_ids": [task_id], "include_downstream": True, "dry_run": False, "only_failed": False}
-        self._client.post(f"/dags/{dag_id}/clearTaskInstances", json=body).raise_for_status()
+        _good(self._client.post(f"/dags/{dag_id}/clearTaskInstances", json=body))
 
     def mark_failed(self, dag_id: str, run_id: str) -> None:
         """End a run as failed, with whatever it does."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}"
-        self._client.patch(path, params={"update_mask": "state"}, json={"state": "failed"}).raise_for_status()
+        _good(self._client.patch(path, params={"update_mask": "state"}, json={"state": "failed"}))
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """A run as the API tells it."""
@@ -242,7 +251,7 @@ class Api:
     def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
         """A task's log as plain lines."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
-        answer = self._client.get(path, params={"full_content": True}, headers={"Accept": "application/json"}).raise_for_status()
+        answer = _good(self._client.get(path, params={"full_content": True}, headers={"Accept": "application/json"}))
         return "\n".join(_events(answer.json()["content"]))
 
     def assets(self) -> list[dict[str, Any]]:
@@ -250,8 +259,16 @@ class Api:
         return list(self._get("/assets/events")["asset_events"])
 
     def _get(self, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._client.get(path).raise_for_status().json()
+        answer: dict[str, Any] = _good(self._client.get(path)).json()
         return answer
+
+
+def _good(answer: httpx.Response) -> httpx.Response:
+    """An answer, or an error with what Airflow says of it."""
+    if answer.is_error:
+        told = f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text}"
+        raise httpx.HTTPStatusError(told, request=answer.request, response=answer)
+    return answer
 
 
 def _events(content: Any) -> Iterator[str]:
