@@ -5,7 +5,6 @@ Packed hashes have Redis' order. Big ones have an order of their own, as Redis' 
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.oracle import Ports, differences
 from tests.support.redis_server import running_redis
 from tests.support.resp import RawClient, encode_command
 from tests.support.shards import running_shards
@@ -192,11 +192,9 @@ COMMAND INFO hset hmset hsetnx hdel hget hmget hgetall hkeys hvals hlen hexists 
 COMMAND GETKEYS HSET k f v
 """
 
-Servers = tuple[int, int]
-
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     root = tmp_path_factory.mktemp("h")
     with running_redis(root) as redis_port, running_shards(root / "s") as [shard]:
         for port in (redis_port, shard.port):
@@ -213,25 +211,10 @@ def same(words: list[bytes], expected: bytes, got: bytes) -> bool:
     return expected == got
 
 
-def words_of(line: str) -> list[bytes]:
-    return [word.encode().decode("unicode_escape").encode("latin-1") for word in shlex.split(line)]
-
-
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_listed_commands_get_the_same_bytes(servers: Servers, protocol: int) -> None:
-    keys = sorted({words[1] for line in COMMANDS.splitlines() if len(words := words_of(line)) > 1 and words[1].startswith(b"{t}")})
-    commands = [[b"DEL", *keys], [b"SET", b"{t}str", b"x"], *map(words_of, filter(None, COMMANDS.splitlines()))]
-    said = []
-    for port in servers:
-        with RawClient(port) as client:
-            client.call("HELLO", protocol)
-            said.append([client.call(*words) for words in commands])
-    differences = [
-        f"{words}\n  redis {expected[:300]!r}\n  shard {got[:300]!r}"
-        for words, expected, got in list(zip(commands, *said, strict=True))[1:]
-        if not same(words, expected, got)
-    ]
-    assert not differences, "\n" + "\n".join(differences)
+def test_listed_commands_get_the_same_bytes(servers: Ports, protocol: int) -> None:
+    found = differences(servers, protocol, ["FLUSHALL", "SET {t}str x", *COMMANDS.splitlines()], same)
+    assert not found, "\n" + "\n".join(found)
 
 
 KEYS = st.sampled_from([b"{t}a", b"{t}b", b"{t}str"])
@@ -272,7 +255,7 @@ RANDOM_COMMANDS = st.one_of(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(commands=st.lists(RANDOM_COMMANDS, min_size=1, max_size=60), protocol=st.sampled_from([2, 3]))
-def test_random_commands_say_the_same(servers: Servers, commands: list[list[bytes]], protocol: int) -> None:
+def test_random_commands_say_the_same(servers: Ports, commands: list[list[bytes]], protocol: int) -> None:
     sent = [
         [b"DEL", b"{t}a", b"{t}b", b"{t}str"],
         [b"CONFIG", b"SET", b"hash-max-listpack-entries", b"%d" % ENTRIES_MAX],

@@ -5,7 +5,6 @@ What may differ is not asked: ids, ports, times, and CLIENT SETINFO, which Redis
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.format.values import encode_hash, encode_zset
+from tests.support.oracle import both_clients, differing
 from tests.support.ports import free_port
 from tests.support.redis_server import running_redis
 from tests.support.resp import RawClient, encode_command
@@ -457,25 +457,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int
             shard.stop()
 
 
-def words_of(line: str) -> list[bytes]:
-    return [word.encode().decode("unicode_escape").encode("latin-1") for word in shlex.split(line, posix=True)]
-
-
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_listed_commands_get_the_same_bytes(servers: tuple[int, int], protocol: int) -> None:
-    redis_port, shard_port = servers
-    differences = []
-    with RawClient(redis_port) as redis, RawClient(shard_port) as shard:
-        for client in (redis, shard):
-            client.call("HELLO", protocol)
-        for line in filter(None, COMMANDS.splitlines()):
-            words = words_of(line)
-            expected, got = redis.call(*words), shard.call(*words)
-            if expected != got:
-                differences.append(f"{line}\n  redis {expected[:300]!r}\n  shard {got[:300]!r}")
-        for client in (redis, shard):
+    with both_clients(servers, protocol) as clients:
+        found = differing(clients, clients, COMMANDS.splitlines())
+        for client in clients:
             client.call("DEL", "{t}a", "{t}n", "{t}old")
-    assert not differences, "\n" + "\n".join(differences)
+    assert not found, "\n" + "\n".join(found)
 
 
 BROKEN = [
