@@ -8,20 +8,21 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.format.errors import SlotsWithoutOwnerError, StalledError
+from pipeline.load.coordinator import Coordinator
 from pipeline.load.coverage import Require
 from pipeline.load.states import State
 from pipeline.load.waiting import Patience
 from pipeline.spec import DatasetSpec
 from tests.support.builds import hash_spec
 from tests.support.clusters import ROWS, Cluster, running_cluster
-from tests.support.listener import Recorder
+from tests.support.listener import OthersClock, Recorder
 from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
 
 V1, V2 = "2026-11-21", "2026-11-22"
 OWNER, OTHER_OWNER, REPLICA = range(3)
 QUICK = Patience(away_s_max=0.5)
-IMPATIENT = Patience(stall_s_max=3)
+IMPATIENT = Patience(stall_s_max=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,10 @@ def test_a_load_goes_on_without_a_replica_if_any_owner_suffices_and_the_replica_
     cluster.load(spec, V1)
     cluster.build(spec, V2)
     with away(cluster, REPLICA):
+        clock = OthersClock("ab", State.STAGED)
+        coordinator = Coordinator(cluster.settings, clock, IMPATIENT, clock.seconds)
         with pytest.raises(StalledError, match=r"step stage of copy .* \(c, no progress for"):
-            cluster.load(spec, V2, patience=IMPATIENT)
+            coordinator.load(cluster.spec_file(spec), V2, cluster.folder / "build.log")
         done = cluster.redkv("load", str(cluster.spec_file(spec)), "--version", V2, "--require", "any")
         assert done.returncode == 0, done.stderr
         assert "stage: goes on without c (the sidecar of c at http" in done.stderr

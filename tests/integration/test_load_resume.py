@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import pytest
 import yaml
@@ -30,7 +31,7 @@ from pipeline.settings import ClusterSettings
 from pipeline.spec import DatasetSpec
 from pipeline.store import ObjectStore
 from tests.support.builds import build, hash_spec
-from tests.support.listener import Recorder
+from tests.support.listener import OthersClock, Recorder
 from tests.support.s3 import S3, s3_store
 from tests.support.shards import ShardProcess, running_shards
 from tests.support.sidecars import CLUSTER, NodeUnderTest
@@ -38,6 +39,7 @@ from tests.support.sidecars import CLUSTER, NodeUnderTest
 ROWS = 400
 V1, V2 = "2026-11-21", "2026-11-22"
 QUICK = Patience(stall_s_max=0.5)
+PATIENT = Patience(withdraw_s_max=60)
 
 
 class KilledError(Exception):
@@ -86,9 +88,14 @@ class Cluster:
         return [one.object_key for one in manifest.files]
 
     def load(
-        self, spec: DatasetSpec, version: str, listener: Callable[[LoadEvent], None] | None = None, patience: Patience | None = None
+        self,
+        spec: DatasetSpec,
+        version: str,
+        listener: Callable[[LoadEvent], None] | None = None,
+        patience: Patience = PATIENT,
+        clock: Callable[[], float] = monotonic,
     ) -> LoadReport:
-        coordinator = Coordinator(self.settings, listener or Recorder(), patience)
+        coordinator = Coordinator(self.settings, listener or Recorder(), patience, clock)
         return coordinator.load(self.spec_file(spec), version, self.folder / "build.log")
 
     def desired(self) -> Desired:
@@ -240,9 +247,10 @@ def test_a_node_that_is_away_is_named_and_the_load_goes_on_when_it_is_back(clust
     cluster.build(spec, V1)
     away = cluster.nodes[1]
     away.kill()
+    clock = OthersClock("a", State.STAGED)
     try:
         with pytest.raises(StalledError, match=r"step stage of away .* \(b, no progress for .* s: the sidecar of b at http") as stalled:
-            cluster.load(spec, V1, patience=QUICK)
+            cluster.load(spec, V1, clock, QUICK, clock.seconds)
         assert stalled.value.fields["nodes"] == ["b"]
         assert cluster.desired().datasets["away"].find(V1) is not None
     finally:

@@ -13,6 +13,7 @@ from pipeline.format.desired import Goal
 from pipeline.format.slots import even_ranges
 from pipeline.format.values import encode_string
 from pipeline.load.states import State
+from tests.support.disk import lying_below
 from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
 from tests.support.shards import ShardProcess, running_shards, topology_of
@@ -51,12 +52,11 @@ def size(node: NodeUnderTest, shard: ShardProcess) -> dict[str, object]:
     with RawClient(shard.port) as client:
         bulk_lines = client.call("INFO", "bulk").count(b"dataset_")
     return {
-        "versions": len([path for path in shard.paths.versions.rglob("*") if path.is_dir()]),
-        "files": len(list(shard.paths.versions.rglob("*.sst"))),
-        "making": len(list(shard.paths.making.rglob("*"))),
+        "versions": len([path for path in lying_below(shard.paths.versions) if path.is_dir()]),
+        "files": len([path for path in lying_below(shard.paths.versions) if path.suffix == ".sst"]),
+        "making": len(lying_below(shard.paths.making)),
         "staged": len(node.staged_files()),
-        "open in the shard": len([one for one in psutil.Process(shard.process.pid).open_files() if "/versions/" in one.path]),
-        "threads of the shard": psutil.Process(shard.process.pid).num_threads(),
+        "open in the shard": len(open_versions(shard)),
         "open in the sidecar": len(psutil.Process(node.process.pid).open_files()),
         "remembered": sorted(json.loads(node.paths.memory.read_text())["holds"]),
         "told": {name: len(versions) for name, versions in node.status().datasets.items()},
@@ -65,11 +65,22 @@ def size(node: NodeUnderTest, shard: ShardProcess) -> dict[str, object]:
     }
 
 
+def open_versions(shard: ShardProcess) -> list[str]:
+    """The files of versions that a shard has open."""
+    assert shard.process is not None
+    return [one.path for one in psutil.Process(shard.process.pid).open_files() if "/versions/" in one.path]
+
+
+def threads(shard: ShardProcess) -> int:
+    assert shard.process is not None
+    return psutil.Process(shard.process.pid).num_threads()
+
+
 def test_the_eighth_version_takes_what_the_third_took(node: NodeUnderTest, shard: ShardProcess, s3: S3) -> None:
     head = Head(s3.store)
     head.topology(topology_of([shard], [even_ranges(1)]))
     before: BuiltVersion | None = None
-    sizes = {}
+    sizes, threads_of = {}, {}
     for day in range(1, LAST + 1):
         version = f"2026-11-{day:02d}"
         built = build_version(
@@ -84,6 +95,8 @@ def test_the_eighth_version_takes_what_the_third_took(node: NodeUnderTest, shard
         before = built
         if day in {FIRST, LAST}:
             node.until_true("the older ones to be gone", lambda _: len(list((shard.paths.versions / "person").iterdir())) == 2)
-            node.until_true("an orderly disk", lambda _: not list(shard.paths.making.rglob("*")) and not node.staged_files())
-            sizes[day] = size(node, shard)
+            node.until_true("an orderly disk", lambda _: not lying_below(shard.paths.making) and not node.staged_files())
+            node.until_true("the older ones to be closed", lambda _: all(f"/{version}/" in path for path in open_versions(shard)))  # noqa: B023 -- called here
+            sizes[day], threads_of[day] = size(node, shard), threads(shard)
     assert sizes[LAST] == sizes[FIRST]
+    assert threads_of[LAST] - threads_of[FIRST] < LAST - FIRST  # one more at times: a pool's threads come as they are needed

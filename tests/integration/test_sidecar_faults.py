@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +23,7 @@ from pipeline.format.values import encode_string
 from pipeline.load.states import Event, State
 from pipeline.store import ObjectStore
 from tests.support.crash import Trap
+from tests.support.disk import lying_below
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.resp import RawClient
 from tests.support.s3 import S3, s3_store
@@ -94,37 +93,17 @@ def flip_a_byte(store: ObjectStore, key: str) -> None:
         store.upload(Path(changed.name), key, hashlib.sha256(data).hexdigest())
 
 
-def ingest_processes() -> list[psutil.Process]:
-    """The children of this process' children that ingest."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if "ingest_sidecar.worker" in child.cmdline():
-                found.append(child)
-        except psutil.Error:
-            continue  # it ended just now
-    return found
-
-
 @contextmanager
-def stopped_when(seen: Callable[[], bool]) -> Iterator[psutil.Process]:
-    """The ingest process, held as soon as something is seen, so that what follows meets it there; it goes on at the end."""
-    deadline = time.monotonic() + WAIT_S
-    while not (processes := ingest_processes()):
-        assert time.monotonic() < deadline, "no ingest process"
-    while not seen():
-        assert processes[0].is_running(), "the ingest process ended before that was seen"
-    processes[0].suspend()
+def ingesting(node: NodeUnderTest, folder: Path, point: IngestPoint = IngestPoint.FILLED) -> Iterator[psutil.Process]:
+    """Start the sidecar again; its ingest process, which stands at that point, and goes on at the end."""
+    trap = Trap(point, folder, "STOP")
+    node.stop()
+    node.launch(trap.environment)
+    trap.wait()
     try:
-        yield processes[0]
+        yield psutil.Process(trap.pid)
     finally:
-        with suppress(psutil.NoSuchProcess):
-            processes[0].resume()
-
-
-def made_files(shard: ShardProcess) -> list[str]:
-    """Files of RocksDB in directories that are not published."""
-    return [name for _, _, names in os.walk(shard.paths.making) for name in names if name.startswith("MANIFEST")]
+        trap.go_on()
 
 
 def test_a_flipped_byte_is_named_and_the_active_version_serves_on(
@@ -269,7 +248,7 @@ def test_ended_while_staging_it_goes_on_from_the_last_byte(
     proxy.hold_after(first - (512 << 10))
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
-    assert proxy.held.wait(30)
+    assert proxy.held.wait(WAIT_S)
     node.until_true("bytes to be counted", lambda status: (found := status.find("person", V1)) is not None and found.bytes_done > 0)
     getattr(node, end)()
     [part] = node.paths.staging.rglob(f"*{PARTIAL_SUFFIX}")
@@ -297,36 +276,36 @@ def test_a_part_that_a_power_cut_tore_is_fetched_anew(node: NodeUnderTest, head:
     assert read_all(shards, rows) == rows
 
 
-def test_killed_while_ingesting_it_makes_the_same_content(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+def test_killed_while_ingesting_it_makes_the_same_content(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], tmp_path: Path
+) -> None:
     """The ingest process dies with its sidecar, what it left is removed, and nothing is published by halves."""
-    rows = strings(6, 30_000)
+    rows = strings(6, 8_000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.READY)]))
-    node.wake()
-    moments: list[Callable[[], bool]] = [lambda: True, lambda: any(made_files(one) for one in shards)]
-    for begun in moments:  # when the process starts, and when it has begun to write
-        with stopped_when(begun) as process:
-            assert begun()
+    for point in (IngestPoint.BEGUN, IngestPoint.FILLED):
+        with ingesting(node, tmp_path, point) as process:
             assert not any(one.paths.version("person", V1).exists() for one in shards)
             node.kill()
-        _, alive = psutil.wait_procs([process], timeout=30)
+        _, alive = psutil.wait_procs([process], timeout=WAIT_S)
         assert not alive
-        node.start()
+    node.start()
     node.until("person", V1, State.READY)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
     found = node.until("person", V1, State.ACTIVE)
     assert sum(one.entries for one in found.shards.values()) == len(rows)
     assert read_all(shards, rows) == rows
-    assert not [path for one in shards for path in one.paths.making.rglob("*")]
+    node.until_true("what was begun to be gone", lambda _: not lying_below(*(one.paths.making for one in shards)))
 
 
-def test_an_ingest_process_that_is_killed_is_started_again(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
+def test_an_ingest_process_that_is_killed_is_started_again(
+    node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess], tmp_path: Path
+) -> None:
     rows = strings(7, 8_000)
     built = build_version(s3.store, "person", V1, rows, prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
-    node.wake()
-    with stopped_when(lambda: True) as process:
+    with ingesting(node, tmp_path) as process:
         process.kill()
     node.until("person", V1, State.ACTIVE)
     assert "IngestProcessError" in node.log
@@ -373,7 +352,7 @@ def test_a_version_that_goes_while_it_is_downloaded_leaves_nothing(node: NodeUnd
     proxy.hold_after(built.manifest.files[0].bytes)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     node.wake()
-    assert proxy.held.wait(30)
+    assert proxy.held.wait(WAIT_S)
     proxy.release_new()
     head.want()
     node.wake()
@@ -423,11 +402,10 @@ def test_a_shard_that_lost_everything_gets_it_again(node: NodeUnderTest, head: H
     assert read_all(shards, rows) == rows
 
 
-def test_sigterm_ends_it_in_order_and_its_ingest_process_with_it(node: NodeUnderTest, head: Head, s3: S3) -> None:
+def test_sigterm_ends_it_in_order_and_its_ingest_process_with_it(node: NodeUnderTest, head: Head, s3: S3, tmp_path: Path) -> None:
     built = build_version(s3.store, "person", V1, strings(13, 8_000), prefix=PREFIX)
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
-    node.wake()
-    with stopped_when(lambda: True) as process:
+    with ingesting(node, tmp_path) as process:
         assert node.stop() == 0
         assert not process.is_running()
 

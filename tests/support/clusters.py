@@ -37,6 +37,7 @@ from tests.support.sidecars import CLUSTER, NodeUnderTest
 ROWS = 300
 DELTA_ROWS = 20
 HISTORY = 1000
+PATIENT = Patience(stall_s_max=60, withdraw_s_max=60)  # for what takes a second on an idle machine
 FIRST_EPOCH = 2  # shards start with a topology of epoch 1
 
 
@@ -92,11 +93,11 @@ class Cluster:
         """Build a version, if it is not there, and bring it to its readers."""
         if self.documents.manifest(spec.dataset, version) is None:
             self.build(spec, version)
-        coordinator = Coordinator(self.settings, recorder or Recorder(), patience or Patience(stall_s_max=60))
+        coordinator = Coordinator(self.settings, recorder or Recorder(), patience or PATIENT)
         return coordinator.load(self.spec_file(spec), version, self.folder / "build.log", **how)
 
     def swapper(self, recorder: Recorder | None = None) -> Swapper:
-        return Swapper(self.settings, recorder or Recorder(), Patience(stall_s_max=60))
+        return Swapper(self.settings, recorder or Recorder(), PATIENT)
 
     def redkv(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pipeline.cli", "--config", str(self.settings_file), *arguments]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.load.progress import LoadEvent, NodesSeen, Noted, StepBegan
+from pipeline.load.progress import RANK, LoadEvent, NodesSeen, Noted, StepBegan
+from pipeline.load.states import State
+from pipeline.load.status import VersionStatus
 
 
 @dataclass
@@ -30,3 +33,22 @@ class Recorder:
                 self.on_nodes()
             case Noted(message=message):
                 self.notes.append(message)
+
+
+@dataclass
+class OthersClock:
+    """Listener and clock of a load: its time begins when these nodes are in that state, so that it is never they who are too slow."""
+
+    nodes: Collection[str]
+    state: State
+    _began_s: float | None = None
+
+    def __call__(self, event: LoadEvent) -> None:
+        if self._began_s is None and isinstance(event, NodesSeen) and all(self._is_there(event.nodes.get(name)) for name in self.nodes):
+            self._began_s = time.monotonic()
+
+    def seconds(self) -> float:
+        return 0.0 if self._began_s is None else time.monotonic() - self._began_s
+
+    def _is_there(self, one: object) -> bool:
+        return isinstance(one, VersionStatus) and RANK[one.state] >= RANK[self.state]

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Self
 
-REPLY_WAIT_S = 10.0
+REPLY_WAIT_S = 60.0  # for what takes a millisecond on an idle machine
 _CONTAINERS = {ord("*"): 1, ord("~"): 1, ord(">"): 1, ord("%"): 2}
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from pipeline.format.topology import Node, Shard, Topology
 from tests.support.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-START_WAIT_S = 30.0  # a shard starts in about a second; a loaded machine takes longer
-STOP_WAIT_S = 10.0
+START_WAIT_S = 60.0  # a shard starts in about a second; a loaded machine takes longer
+STOP_WAIT_S = 60.0  # and it stops in a tenth of one, its last writes brought to the disk
 
 
 @dataclass
@@ -120,11 +120,10 @@ def running_shards(root: Path, count: int = 1, options: Mapping[str, int | str] 
     """Some shards that share all slots evenly; stopped at the end. Keep `root` short: a Unix socket's path is limited."""
     shards = [ShardProcess(f"node-1-{chr(ord('a') + index)}", root / f"s{index}", free_port(), options or {}) for index in range(count)]
     topology = topology_of(shards, [[one] for one in even_ranges(count)])
-    try:
+    with ExitStack() as stack:
+        for shard in reversed(shards):
+            stack.callback(shard.stop)  # also of the others, if one does not
         for shard in shards:
             shard.follow(topology)
             shard.start()
         yield shards
-    finally:
-        for shard in shards:
-            shard.stop()
