@@ -6,7 +6,11 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,6 +21,7 @@ from pipeline.load.build import progress_text, run_build
 from pipeline.settings import ClusterSettings
 
 SETTINGS = ClusterSettings(store="s3://bucket/root", cluster="c", metastore_uris="thrift://127.0.0.1:1", spark_conf={"spark.a": "b"})
+WAIT_S = 60.0  # for what takes a moment on an idle machine
 PROGRESS_LINE = json.dumps({"event": "progress", "text": "write: 3 of 8 tasks"})
 RESULT = 'for last; do :; done; result="$last"'
 
@@ -29,21 +34,41 @@ class Submit:
         self.log = folder / "logs" / "build.log"
         self.path = folder / "bin" / "spark-submit"
         self.path.parent.mkdir()
+        self.looks = 0
 
     def run(self, script: str, **more: object) -> None:
         self.path.write_text(f"#!/bin/sh\n{RESULT}\n{script}\n", encoding="utf-8")
         self.path.chmod(0o755)
         run_build(SETTINGS, self.folder / "spec.yaml", "2026-11-22", self.log, **more)  # type: ignore[arg-type]
 
+    def child(self) -> int | None:
+        """The pid that the job wrote, if it has."""
+        path = self.folder / "child"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return int(text) if text.endswith("\n") else None
 
-def ended(pid: int) -> bool:
-    """Whether a process has ended, or does so now; a zombie has, though its parent did not look yet."""
-    try:
+    def await_child(self) -> int:
+        wait_until(lambda: self.child() is not None)
+        return self.child() or 0
+
+    def clock(self) -> float:
+        """Seconds: 0 when the wait begins, and until the job has written a pid; then too many have gone by."""
+        looks, self.looks = self.looks, self.looks + 1
+        return 0.0 if looks == 0 or self.child() is None else 1e6
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def await_end(pid: int) -> None:
+    """Until a process has ended, which was told to; a zombie has, though its parent did not look yet."""
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        gone, _ = psutil.wait_procs([process], timeout=0.1)
-        return bool(gone) or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+        wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE)
 
 
 @pytest.fixture
@@ -79,17 +104,19 @@ def test_a_killed_job_is_said_to_be_killed(submit: Submit) -> None:
         submit.run("kill -9 $$")
 
 
-def test_a_job_that_takes_too_long_is_ended_with_all_that_it_started(submit: Submit) -> None:
+def test_a_job_that_takes_too_long_is_ended_with_all_that_it_started(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "time", SimpleNamespace(monotonic=submit.clock))
     with pytest.raises(StalledError, match="the build job was not done after"):
-        submit.run(f"sleep 300 & echo $! > {submit.folder}/child; wait", seconds_max=0.2)
-    assert ended(int((submit.folder / "child").read_text(encoding="utf-8")))
+        submit.run(f"sleep 300 & echo $! > {submit.folder}/child; wait", seconds_max=60)
+    await_end(submit.await_child())
 
 
 def test_a_job_that_does_not_listen_is_killed(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "END_S_MAX", 0.1)
+    monkeypatch.setattr(build, "time", SimpleNamespace(monotonic=submit.clock))
     with pytest.raises(StalledError):
-        submit.run(f"trap '' TERM; echo $$ > {submit.folder}/child; while :; do sleep 0.05; done", seconds_max=0.2)
-    assert ended(int((submit.folder / "child").read_text(encoding="utf-8")))
+        submit.run(f"trap '' TERM; echo $$ > {submit.folder}/child; while :; do sleep 0.05; done", seconds_max=60)
+    await_end(submit.await_child())
 
 
 def test_what_the_job_says_of_its_progress_is_told(submit: Submit) -> None:
@@ -146,6 +173,7 @@ def test_an_interruption_leaves_nothing_running(submit: Submit) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"running\n"
+        child = submit.await_child()
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=30)
-    assert ended(int((submit.folder / "child").read_text(encoding="utf-8")))
+        running.communicate(timeout=WAIT_S)
+    await_end(child)
