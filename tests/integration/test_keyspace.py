@@ -75,7 +75,7 @@ NAMES = st.sampled_from([b"{t}%d" % number for number in range(12)] + [b"k%d" % 
 CHANGES = st.lists(st.tuples(st.sampled_from([b"SET", b"ZADD", b"DEL"]), NAMES), max_size=4)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(before=st.sets(NAMES), changes=st.lists(CHANGES, max_size=30), counts=st.lists(st.integers(1, 7), min_size=1))
 def test_scan_misses_nothing_that_is_there_all_the_while(
     core: Core, before: set[bytes], changes: list[list[tuple[bytes, bytes]]], counts: list[int]

@@ -253,7 +253,7 @@ RANDOM_COMMANDS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(commands=st.lists(RANDOM_COMMANDS, min_size=1, max_size=60), protocol=st.sampled_from([2, 3]))
 def test_random_commands_say_the_same(servers: Ports, commands: list[list[bytes]], protocol: int) -> None:
     sent = [

@@ -240,7 +240,7 @@ LISTINGS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(commands=st.lists(st.one_of(COMMANDS, COMMANDS, LISTINGS), max_size=30), protocol=st.sampled_from([2, 3]))
 def test_random_commands_get_the_same_replies(ports: Ports, commands: list[list[bytes]], protocol: int) -> None:
     said = []

@@ -598,7 +598,7 @@ CHECKS = [
 CLEANING = [[b"DEL", b"{t}a", b"{t}b", b"{t}l", b"{t}m"], [b"SET", b"{t}s", b"x"]]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(groups=RANDOM, protocol=st.sampled_from([2, 3]))
 def test_random_commands_get_the_same_bytes(servers: Ports, groups: list[list[list[bytes]]], protocol: int) -> None:
     commands = [*CLEANING, *(command for group in groups for command in group), *CHECKS]

@@ -600,7 +600,7 @@ RANDOM_COMMANDS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(commands=st.lists(RANDOM_COMMANDS, min_size=1, max_size=40), protocol=st.sampled_from([2, 3]))
 def test_random_commands_get_the_same_bytes(servers: tuple[int, int], commands: list[list[bytes]], protocol: int) -> None:
     cleaning = [[b"DEL", b"{t}a", b"{t}b", b"{t}c"]]

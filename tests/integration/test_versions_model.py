@@ -43,7 +43,7 @@ from tests.support.s3 import S3, s3_store
 KEYS = 40
 OWNERS, REPLICA = (0, 1), 2
 KEPT = 2  # versions on the nodes beside the active one
-PATIENCE = Patience(stall_s_max=120, away_s_max=0.3)
+PATIENCE = Patience(stall_s_max=120, away_s_max=0.3, withdraw_s_max=60)
 SETTINGS = f"[retention.nodes]\nversions = {KEPT}\n[retention.store]\nversions = 1\ndelay_hours = 0"
 
 Rows = dict[int, str]
@@ -170,6 +170,7 @@ class Versions(RuleBasedStateMachine):
         report = self.run(version, base=base)
         assert (report.changed, report.base) == (True, base)
         self.model.load(version)
+        self.await_all()
 
     def run(self, version: str, recorder: Recorder | None = None, base: str | None = None) -> LoadReport:
         require = Require.ANY if self.down else Require.ALL
@@ -188,6 +189,7 @@ class Versions(RuleBasedStateMachine):
         report = self.swapper.rollback(self.spec.dataset, mark_bad=mark_bad)
         assert (report.version, report.left, report.marked_bad) == (target, left, mark_bad)
         self.model.swap(target)
+        self.await_all()
         if mark_bad and left is not None:
             self.model.bad.add(left)
 
@@ -197,6 +199,7 @@ class Versions(RuleBasedStateMachine):
         version = data.draw(st.sampled_from(sorted(set(self.model.retired) - self.model.bad)))
         assert self.swapper.activate(self.spec.dataset, version).changed
         self.model.swap(version)
+        self.await_all()
 
     @precondition(lambda self: self.covered)
     @rule(numbers=rows_of_a_version, step=st.sampled_from([Step.INGEST, Step.VERIFY, Step.ACTIVATE]))
@@ -246,6 +249,11 @@ class Versions(RuleBasedStateMachine):
         self.cluster.bring_up(index)
         self.down.remove(index)
         self.follow(index)
+
+    def await_all(self) -> None:
+        """Where a load or a swap need not wait for all nodes, it goes on without one that thinks for too long."""
+        for index in self.up:
+            self.follow(index)
 
     def follow(self, index: int) -> None:
         """Wait until a node is where it shall be."""
@@ -302,7 +310,6 @@ def check(cluster: Cluster, examples: int, steps: int) -> None:
     how = settings(
         max_examples=examples,
         stateful_step_count=steps,
-        deadline=None,
         phases=[Phase.generate],  # a shorter failure would cost minutes of starting processes
         suppress_health_check=list(HealthCheck),
         database=None,

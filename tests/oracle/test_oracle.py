@@ -103,8 +103,6 @@ def test_a_shard_answers_as_redis_does(ports: Ports, examples: int) -> None:
     Oracle.ports, Oracle.commands = ports, 0
     run_state_machine_as_test(
         Oracle,
-        settings=settings(
-            max_examples=examples, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
-        ),
+        settings=settings(max_examples=examples, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck), print_blob=True),
     )
     print(f"{Oracle.commands} commands")  # noqa: T201 -- how much was tried, with -s

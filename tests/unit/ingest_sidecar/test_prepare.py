@@ -92,7 +92,7 @@ def over(root: Path, before: Entries) -> dict[bytes, bytes]:
 SLOTS = st.integers(0, 60)
 
 
-@settings(max_examples=25, deadline=None)  # each opens three databases
+@settings(max_examples=25)  # each opens three databases
 @given(puts=st.sets(SLOTS), gone=st.sets(SLOTS), owned=st.sets(SLOTS, min_size=1), cut=SLOTS)
 def test_a_shard_takes_its_own_rows_and_deletes_and_no_others(
     tmp_path_factory: pytest.TempPathFactory, puts: set[int], gone: set[int], owned: set[int], cut: int

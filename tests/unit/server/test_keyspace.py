@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.format.keys import Kind, element_head, local_key, marker_key, meta_key
@@ -38,7 +38,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     opened.close()
 
 
-@settings(deadline=None)
 @given(stored=st.sets(INTERNAL), pending=st.sets(INTERNAL), wanted=st.sets(SLOTS), breaks=st.sets(st.integers(0, 20)))
 def test_a_walk_meets_the_metas_of_wanted_slots_in_order_wherever_it_is_taken_up_again(
     database: Database, stored: set[bytes], pending: set[bytes], wanted: set[int], breaks: set[int]

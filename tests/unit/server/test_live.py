@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.format.keys import local_key
@@ -52,7 +52,6 @@ def test_pending_writes_are_read_as_if_they_were_in_the_database(
     assert not store.commit()
 
 
-@settings(deadline=None)
 @given(before=WRITES, steps=st.lists(st.tuples(KEYS, st.one_of(st.none(), st.binary(max_size=4))), max_size=40), start=KEYS, head=KEYS)
 def test_a_walk_below_a_head_sees_every_write_as_it_comes(
     database: Database, before: dict[bytes, bytes | None], steps: list[tuple[bytes, bytes | None]], start: bytes, head: bytes
@@ -77,7 +76,6 @@ def test_a_walk_below_a_head_sees_every_write_as_it_comes(
     store.discard()
 
 
-@settings(deadline=None)
 @given(before=SLOT_WRITES, pending=SLOT_WRITES, after=SLOT_WRITES)
 def test_a_clearing_is_a_write_like_others(
     database: Database, before: dict[bytes, bytes], pending: dict[bytes, bytes], after: dict[bytes, bytes]

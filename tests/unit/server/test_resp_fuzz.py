@@ -136,7 +136,7 @@ def parsed(chunks: list[bytes]) -> tuple[list[Command], str | None]:
     return commands, parser.error
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stream=STREAMS)
 @example(stream=b"*" + b"1" * 121 + b"\r\n")
 @example(stream=b"*2\r\n$4\r\nECHO\r\n$4\r\n\r\n\r\n\r\nPING\r\n")
@@ -148,7 +148,7 @@ def test_a_stream_torn_at_every_position_gives_the_same_commands(stream: bytes) 
     assert parsed([stream[place : place + 1] for place in range(len(stream))]) == whole
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(stream=STREAMS, cuts=CUTS)
 def test_a_stream_torn_at_some_positions_gives_the_same_commands(stream: bytes, cuts: list[int]) -> None:
     assert parsed(torn(stream, cuts)) == parsed([stream])
@@ -161,7 +161,7 @@ def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Core, Core
         yield one, other
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(stream=STREAMS, cuts=CUTS)
 @example(stream=encode_command("MULTI") + encode_command("SET", "a", "1") + b"*1\r\n$x\r\n", cuts=[3, 17, 30])
 def test_replies_are_the_same_however_a_stream_is_torn(cores: tuple[Core, Core], stream: bytes, cuts: list[int]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.format.keys import element_head, local_key, marker_key, meta_key
@@ -70,7 +70,6 @@ def step_to_the_end(one: Sweep) -> None:
         assert one.step() > 0
 
 
-@settings(deadline=None)
 @given(
     stored=st.lists(ELEMENTS, max_size=12),
     metas=st.dictionaries(KEYS, METAS),

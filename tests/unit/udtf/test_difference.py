@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.format.keys import Kind, element_head, element_version, meta_key, sortable_score
@@ -26,7 +26,6 @@ def cut(content: dict[int, int], size: int) -> Iterator[Entries]:
         yield keys, values
 
 
-@settings(deadline=None)
 @given(before=CONTENT, after=CONTENT, sizes=st.tuples(st.integers(1, 8), st.integers(1, 8)))
 def test_what_differs_makes_one_of_the_other(before: dict[int, int], after: dict[int, int], sizes: tuple[int, int]) -> None:
     difference = Difference(cut(before, sizes[0]))
@@ -71,7 +70,6 @@ def entries(kind: ValueType, slot: int) -> list[bytes]:
     return sorted(found)
 
 
-@settings(deadline=None)
 @given(kind=KINDS, data=st.data())
 def test_every_entry_is_one_tasks_and_lies_in_its_ranges(kind: ValueType, data: st.DataObject) -> None:
     all_entries = [entry for slot in (5, 6) for entry in entries(kind, slot)]

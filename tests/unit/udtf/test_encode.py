@@ -52,7 +52,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=12)
 rows_of_text = st.lists(st.tuples(texts, texts, st.none() | texts, st.none() | st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows_of_text, st.sampled_from(TEMPLATES))
 def test_hashes_are_what_the_contract_says(rows: list[tuple[str, str, str | None, int | None]], key: str) -> None:
     names = ("id", "other", "name", "count")
@@ -67,7 +67,7 @@ def test_hashes_are_what_the_contract_says(rows: list[tuple[str, str, str | None
     assert encode(spec, columns) == (expected, len(rows) - len(expected))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.none() | texts, st.none() | st.binary(max_size=20)), min_size=1, max_size=30), st.sampled_from(TEMPLATES[:3]))
 def test_strings_are_the_bytes_of_their_column(rows: list[tuple[str | None, bytes | None]], key: str) -> None:
     columns = {"id": pa.array([row[0] for row in rows], pa.string()), "raw": pa.array([row[1] for row in rows], pa.binary())}
@@ -79,7 +79,7 @@ def test_strings_are_the_bytes_of_their_column(rows: list[tuple[str | None, byte
     assert encode(spec_of("string", key, string={"column": "raw"}), columns) == (expected, len(rows) - len(expected))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(texts, st.none() | st.floats(allow_nan=False)), min_size=1, max_size=30))
 def test_members_carry_their_score(rows: list[tuple[str, float | None]]) -> None:
     columns = {

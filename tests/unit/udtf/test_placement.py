@@ -114,7 +114,7 @@ def expected(kind: str, prefix: str, rows: list[tuple[str, str, float]]) -> dict
 names = st.text(st.characters(codec="utf-8"), max_size=3)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.sampled_from(["hash", "zset"]),
     st.sampled_from(["{tag}:${id}", "p:${id}"]),
