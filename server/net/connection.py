@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from time import perf_counter_ns
 from typing import cast
 
@@ -83,13 +84,14 @@ class Connection(asyncio.Protocol):
         self._place = 0  # commands before it are done
         self._config = services.config
         self._live = services.engine.live
+        self._turn = services.turn
         self._wal = services.wal
         self._observer = RunObserver(services)
         self._runs = 0
         self._reading = True
         self._output_full = False
         self._under_way: asyncio.Task[None] | None = None
-        self._held: tuple[list[Command], list[bytes]] | None = None  # what waits for the writes of this turn
+        self._held: tuple[list[Command], list[bytes]] | None = None  # what waits for the end of this turn
         self._transport: asyncio.Transport
         self.session: Session | None = None
         self.stalled_s = 0.0
@@ -150,22 +152,29 @@ class Connection(asyncio.Protocol):
         )
 
     def _run_one(self, session: Session, commands: list[Command]) -> None:
-        """The short way of a command that came alone."""
+        """The short way of a command that came alone: its reply leaves at the end of this turn."""
         began_ns = perf_counter_ns()
         reply = self._executor.run_one(session, commands[0])
         took_ns = perf_counter_ns() - began_ns
-        stats = self._stats
-        stats.commands_total += 1
+        self._stats.commands_total += 1
         self._runs += 1
-        at_once = reply.__class__ is bytes and not self._live.pending_bytes and not session.closing and not session.silent
-        if at_once and took_ns < self._config.slow_ns and self._runs % RUNS_PER_SAMPLE:
-            stats.output_bytes += len(reply)  # type: ignore[arg-type]  # is bytes
-            self._transport.write(reply)  # type: ignore[arg-type]
-            return
-        wrote = self._live.pending_bytes > 0
-        run = Run([reply], 1, None, wrote) if isinstance(reply, bytes) else Run([], 1, reply, wrote)
-        if took_ns >= self._config.slow_ns or not self._runs % RUNS_PER_SAMPLE or run.waiting is not None:
-            self._observe(session, commands, run, began_ns, took_ns)
+        if reply.__class__ is bytes and not session.closing and not session.silent:
+            if took_ns >= self._config.slow_ns or not self._runs % RUNS_PER_SAMPLE:
+                self._observe(session, commands, None, began_ns, took_ns)
+            if not self._live.pending_bytes:
+                self._held = commands, [reply]
+                self._turn.reply(self)
+                return
+            if not self._turn.under_way:
+                self._held = commands, [reply]
+                self._turn.hold(self)
+                return
+            run = Run([reply], 1, None, wrote=True)
+        else:
+            wrote = self._live.pending_bytes > 0
+            run = Run([reply], 1, None, wrote) if isinstance(reply, bytes) else Run([], 1, reply, wrote)
+            if took_ns >= self._config.slow_ns or not self._runs % RUNS_PER_SAMPLE or run.waiting is not None:
+                self._observe(session, commands, run.waiting, began_ns, took_ns)
         self._commands, self._place = commands, 1
         self._answer(session, commands, run)
 
@@ -281,13 +290,13 @@ class Connection(asyncio.Protocol):
         took_ns = perf_counter_ns() - began_ns
         self._runs += 1
         if took_ns >= self._config.slow_ns or not self._runs % RUNS_PER_SAMPLE or run.waiting is not None:
-            self._observe(session, commands[place : run.next_place], run, began_ns, took_ns)
+            self._observe(session, commands[place : run.next_place], run.waiting, began_ns, took_ns)
         return run
 
-    def _observe(self, session: Session, commands: list[Command], run: Run, began_ns: int, took_ns: int) -> None:
+    def _observe(self, session: Session, commands: list[Command], waiting: Awaitable[bytes] | None, began_ns: int, took_ns: int) -> None:
         if self._admin or not commands:
             return
-        if run.waiting is not None:
+        if waiting is not None:
             self._observer.begun(began_ns)
         elif took_ns >= self._config.slow_ns:
             self._observer.slow(session, commands, took_ns)
@@ -314,7 +323,7 @@ class Connection(asyncio.Protocol):
 
     def _hold(self, session: Session, commands: list[Command], run: Run) -> None:
         """Let the replies of a run wait for the writes of this turn, and for what takes several turns."""
-        turn = self._services.turn
+        turn = self._turn
         if run.wrote and run.waiting is None and not turn.under_way:
             self._held = commands, run.replies
             turn.hold(self)
@@ -324,8 +333,23 @@ class Connection(asyncio.Protocol):
             run.replies[:] = self._executor.unwritten(commands, run.replies, failed)
         self._go_on(session, commands, run, unsynced=run.wrote and failed is None and self._wal.before_replies)
 
+    def answer(self) -> None:
+        """The turn ends: send the reply that waited for nothing else, and go on with what came meanwhile."""
+        session, held = self.session, self._held
+        self._held = None
+        if session is None or held is None or session.closing:
+            return
+        [reply] = held[1]
+        self._stats.output_bytes += len(reply)
+        self._transport.write(reply)
+        if self._commands or self._parser.error is not None:
+            self._run()
+
     def release(self, failed: NodeError | None) -> None:
         """What this connection was held for is written, or lost."""
+        if failed is None and not self._commands and not self._wal.before_replies:  # a command that came alone
+            self.answer()
+            return
         session, held = self.session, self._held
         self._held = None
         if session is None or held is None:
@@ -346,7 +370,7 @@ class Connection(asyncio.Protocol):
         if run.replies and not unsynced and not self._transport.is_closing():
             self._send(session, run.replies)
         if unsynced or run.waiting is not None:
-            self._services.turn.under_way += run.waiting is not None
+            self._turn.under_way += run.waiting is not None
             self._under_way = asyncio.get_running_loop().create_task(self._finish(session, commands, run, unsynced=unsynced))
             self._read(wanted=False)
         elif self._place < len(self._commands) and not session.closing:
@@ -372,7 +396,7 @@ class Connection(asyncio.Protocol):
                 if not self._admin:
                     self._observer.ended(session, commands[-1], replies[-1])
         finally:
-            self._services.turn.under_way -= run.waiting is not None
+            self._turn.under_way -= run.waiting is not None
         self._under_way = None
         if not self._transport.is_closing():
             self._send(session, replies)

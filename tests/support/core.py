@@ -17,6 +17,7 @@ from server.resp.parser import Limits, Parser
 from server.resp.replies import error
 from server.session import Services, Session
 from server.settings import ShardSettings
+from server.storage.versions import Defer
 
 NOW_MS = 1_800_000_000_000
 CACHE_BYTES = 1 << 20
@@ -65,13 +66,13 @@ class Core:
 
 
 @contextmanager
-def shard_core(root: Path) -> Iterator[Core]:
-    """One core on an empty database in `root`."""
+def shard_core(root: Path, defer: Defer = lambda work: work()) -> Iterator[Core]:
+    """One core on an empty database in `root`; `defer` runs a function at the end of the turn, which is at once where nobody says."""
     paths = ShardPaths(root)
     settings = ShardSettings(name="one", data_dir=root, port=20_000, admin_socket=root / "admin.sock", block_cache_bytes=CACHE_BYTES)
     owner = Shard(name="one", host="127.0.0.1", port=20_000, slots=(SlotRange(first=0, last=SLOT_COUNT - 1),))
     root.mkdir(parents=True, exist_ok=True)
     node = Node(name="node-1", sidecar_url="http://127.0.0.1:1", shards=(owner,))
     paths.topology.write_bytes(Topology(cluster="test", epoch=1, nodes=(node,)).to_json())
-    with assembled(settings, lambda: NOW_MS, lambda work: work()) as services:
+    with assembled(settings, lambda: NOW_MS, defer) as services:
         yield Core(services)

@@ -20,6 +20,9 @@ class Client:
     def release(self, failed: NodeError | None) -> None:
         self.released.append(failed)
 
+    def answer(self) -> None:
+        self.released.append(None)
+
 
 def opened(path: Path) -> Database:
     return Database.open_live(path / "live", BlockCache(1 << 20), 1 << 20)
@@ -84,3 +87,31 @@ def test_a_batch_that_somebody_else_lost_is_told_too(closed: Database, later: li
         live.commit()
     later.pop()()
     assert isinstance(client.released[0], NodeError)
+
+
+def test_replies_leave_at_the_end_of_the_turn_behind_its_writes(database: Database, later: list[Callable[[], None]]) -> None:
+    live = LiveStore(database)
+    turn = Turn(live, later.append)
+    reads, writes = Client(), Client()
+    turn.reply(reads)
+    live.put(b"key", b"value")
+    turn.hold(writes)
+    assert len(later) == 1
+    assert reads.released == writes.released == []
+    later.pop()()
+    assert reads.released == writes.released == [None]
+    assert live.commits == 1
+    turn.reply(reads)
+    assert len(later) == 1, "the next turn has an end of its own"
+
+
+def test_what_only_read_is_answered_whatever_became_of_the_writes(closed: Database, later: list[Callable[[], None]]) -> None:
+    live = LiveStore(closed)
+    turn = Turn(live, later.append)
+    reads, writes = Client(), Client()
+    turn.reply(reads)
+    live.put(b"key", b"value")
+    turn.hold(writes)
+    later.pop()()
+    assert reads.released == [None]
+    assert isinstance(writes.released[0], NodeError)
