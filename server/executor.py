@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from inspect import iscoroutine
@@ -163,7 +164,7 @@ class Executor:
         slot = NO_SLOT
         if command.first_key:
             slot = key_slot(words[command.first_key])
-            if not (command.looks_at_one_key and self._owned[slot]):
+            if not (self._owned[slot] and (command.looks_at_one_key or (command.single_key and self._writable(words[1])))):
                 self._check_keys(session, command, words, slot)
         if session.queue is not None or self._gate.busy:
             later = self._queued(session, command, words, slot) if session.queue is not None else self._waiting(session, command, words)
@@ -243,6 +244,14 @@ class Executor:
             raise ReplyError(self._cluster.redirection(slot))
         if command.writes:
             check_writable(self._services, command.keys.of(words) if self._prefixes else ())
+
+    def _writable(self, key: bytes) -> bool:
+        """Whether clients may write a key; why not, says `check_writable`."""
+        prefixes = self._prefixes
+        place = bisect_right(prefixes, key) - 1
+        if place >= 0 and key.startswith(prefixes[place]):
+            return False
+        return self._wal.failure is None and not self._cluster.is_replicated
 
     def _has_copy(self, command: Command, words: Words, slot: int) -> bool:
         if command.writes or not self._cluster.copied[slot]:

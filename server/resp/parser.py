@@ -31,7 +31,7 @@ GUARDED_WORDS_MAX = 10  # Redis' limits for who has not authenticated
 GUARDED_BULK_BYTES_MAX = 16_384
 
 _HEADERS = {b"*%d" % count: 2 * count + 1 for count in range(1, FAST_WORDS_MAX + 1)}
-_ALONE = 5  # the lines of a command of two words
+_TWO_WORDS, _THREE_WORDS = 5, 7  # the lines of such a command
 _LENGTHS = [b"$%d" % length for length in range(FAST_BULK_BYTES_MAX + 1)]
 
 
@@ -49,16 +49,15 @@ class Limits:
 
 
 class Parser:
-    """The parser of one connection: call `feed` with every chunk, then look at `error`."""
+    """The parser of one connection: call `feed` with every chunk, then look at `error`, the protocol error that ended its input, in Redis'
+    words.
+    """
 
     def __init__(self, limits: Limits | None = None, *, guarded: bool = False) -> None:
         self._strict = _Strict(limits or Limits())
         self._strict.guarded = guarded
-
-    @property
-    def error(self) -> str | None:
-        """The protocol error that ended this connection's input, in Redis' words."""
-        return self._strict.error
+        self._quick = not guarded  # the next chunk may go the fast way
+        self.error: str | None = None
 
     @property
     def pending_bytes(self) -> int:
@@ -67,30 +66,39 @@ class Parser:
 
     def feed(self, chunk: bytes) -> list[Command]:
         """The commands that `chunk` completes, in order."""
+        if self._quick:
+            return self._fast(chunk)
         strict = self._strict
         if strict.error is not None:
             return []
-        if not strict.pending and not strict.guarded:
-            return self._fast(chunk)
         strict.append(chunk)
         command = strict.next_command()
-        if command is None:
-            return []
-        if strict.guarded:
-            return [command]
-        return [command, *self._fast(strict.take_rest())]
+        commands = [] if command is None else [command]
+        if commands and not strict.guarded:
+            commands += self._fast(strict.take_rest())
+        self._settle()
+        return commands
 
     def guard(self, *, on: bool) -> None:
         """Whether the client has still to authenticate."""
         self._strict.guarded = on
+        self._settle()
 
     def more(self) -> list[Command]:
         """What waits behind the last command of a guarded connection: the next one, or, once it is released, all."""
         strict = self._strict
         if strict.guarded:
             command = strict.next_command()
-            return [] if command is None else [command]
-        return strict.drain(b"")
+            commands = [] if command is None else [command]
+        else:
+            commands = strict.drain(b"")
+        self._settle()
+        return commands
+
+    def _settle(self) -> None:
+        strict = self._strict
+        self.error = strict.error
+        self._quick = strict.error is None and not strict.pending and not strict.guarded
 
     def _fast(self, chunk: bytes) -> list[Command]:
         lines = chunk.split(b"\r\n")
@@ -98,10 +106,14 @@ class Parser:
         commands = []
         at = 0
         try:
-            if end == _ALONE and lines[0] == b"*2" and not lines[_ALONE]:  # a read of one key, alone: as below, without the lists
+            if end == _TWO_WORDS and lines[0] == b"*2" and not lines[end]:  # a read of one key, alone: as below, without the lists
                 _, name_length, name, key_length, key, _ = lines
                 if name_length == _LENGTHS[len(name)] and key_length == _LENGTHS[len(key)]:
                     return [[name, key]]
+            elif end == _THREE_WORDS and lines[0] == b"*3" and not lines[end]:  # and a write
+                _, name_length, name, key_length, key, value_length, value, _ = lines
+                if name_length == _LENGTHS[len(name)] and key_length == _LENGTHS[len(key)] and value_length == _LENGTHS[len(value)]:
+                    return [[name, key, value]]
             while at < end:
                 after = at + _HEADERS[lines[at]]
                 words = lines[at + 2 : after : 2]
@@ -113,6 +125,7 @@ class Parser:
             pass  # not canonical, or beyond the fast path's limits: the strict parser decides
         if at < end or lines[end]:
             commands += self._strict.drain(b"\r\n".join(lines[at:]) if at else chunk)
+            self._settle()
         return commands
 
 

@@ -96,7 +96,11 @@ class Engine:
     def fetch_ahead(self, keys: Iterable[bytes]) -> None:
         """Fetch what is not at hand of some keys, by one MultiGet per database, so that `read` finds it; what fails is left to `read`."""
         cache = self.cache
-        wanted = [key for key in keys if key not in cache]
+        young = cache.young
+        wanted = [key for key in keys if key not in young]  # without a call for each
+        if len(wanted) < 2:
+            return
+        wanted = [key for key in wanted if key not in cache]
         if len(wanted) < 2:
             return
         live: list[bytes] = []
