@@ -6,7 +6,8 @@ A round measures Redis, then the shard; the ratio is of one round, so that a nei
 ratios that count as working, aims are what is worth working for. CPU time per request is printed beside.
 
 - `fits`: the data fits the shard's block cache, and was read once.
-- `large`: each cache of the shard holds at most a quarter of the data; the page cache of the system may hold all of it.
+- `large`: each cache of the shard holds at most a quarter of the data. Its files are read once before, so that the page cache of the system
+  holds as much of them as it likes to; how much came from the disk all the same is printed.
 - `zipf`: the large data, its keys chosen by a Zipf distribution; only printed. The generator's own pace limits both servers.
 """
 
@@ -43,6 +44,7 @@ SMALL = {"block_cache_bytes": 24 << 20, "hot_cache_bytes": 24 << 20}
 CACHES_PER_DATA_MIN = 4
 
 RUN_S = 1.5  # of one server in one round
+READ_BYTES = 1 << 20  # of a file at a time
 LOOK_REQUESTS = 20_000  # they say how many requests a run takes, and warm both servers up
 PIPELINES = (1, 16)
 CACHES = ("block_cache", "hot_cache")  # as INFO names them
@@ -102,9 +104,10 @@ class Server:
 
     def measured(self, ask: Callable[[int], float], requests: int) -> Measured:
         """Ask so many requests of it."""
-        before = self._cpu_s()
+        cpu_s, disk_bytes = self._cpu_s(), self.process.io_counters().read_bytes
         pace = ask(self.port)
-        return Measured(pace, (self._cpu_s() - before) / requests * 1e6)
+        read_bytes = self.process.io_counters().read_bytes - disk_bytes
+        return Measured(pace, (self._cpu_s() - cpu_s) / requests * 1e6, read_bytes / requests)
 
     def _cpu_s(self) -> float:
         times = self.process.cpu_times()
@@ -113,10 +116,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Requests per second, and the server's CPU time for one, which a busy neighbour changes least."""
+    """Requests per second; for one, the server's CPU time, which a busy neighbour changes least, and what it had the disk read."""
 
     pace: float
     cpu_us: float
+    disk_bytes: float
 
 
 def evenly(servers: tuple[Server, Server], workload: Workload) -> Iterator[Result]:
@@ -160,6 +164,9 @@ def results(
     for server, who in enumerate(("Redis", "shard")):
         yield Result(f"{name}: {who}", "requests/s", tuple(one[server].pace for one in rounds))
         yield Result(f"{name}: {who}'s CPU time", "us/request", tuple(one[server].cpu_us for one in rounds))
+    disk_bytes = tuple(one[1].disk_bytes for one in rounds)
+    if any(disk_bytes):
+        yield Result(f"{name}: shard reads from the disk", "bytes/request", disk_bytes)
     for cache in CACHES:
         hits, misses = (after[f"{cache}_{what}"] - before[f"{cache}_{what}"] for what in ("hits", "misses"))
         if hits + misses:
@@ -185,12 +192,21 @@ def measured(folder: Path, shard: ShardProcess, servers: int, asking: int) -> It
             for workload in FITS:
                 yield from evenly(both, workload)
         restart(shard, SMALL)
+        read_files(shard.data_dir)
         both = (both[0], Server.at(shard.port))
         with on_core(asking):
             for workload in LARGE:
                 yield from evenly(both, workload)
             for workload, dataset in zip(ZIPF, (LARGE_STRING, LARGE_HASH), strict=True):
                 yield from unevenly(both, workload, reply_bytes[dataset.name])
+
+
+def read_files(folder: Path) -> None:
+    """Bring the files of all versions into the page cache."""
+    for path in sorted(folder.rglob("*.sst")):
+        with path.open("rb") as file:
+            while file.read(READ_BYTES):
+                pass
 
 
 def restart(shard: ShardProcess, options: Mapping[str, int]) -> None:
