@@ -1,4 +1,4 @@
-"""What test modules share: one Spark for all that need one in their own process, who runs beside whom, and how Hypothesis judges.
+"""What test modules share: object stores, one Spark for all that need one, who runs beside whom, and how Hypothesis judges.
 
 `make test` runs some workers beside each other. A module's tests stay with one of them, as they share what they start; all modules that
 start Spark stay with the same one, as two Sparks would be more than two cores carry.
@@ -16,7 +16,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.hive import hive_metastore
-from tests.support.s3 import s3_store
+from tests.support.s3 import S3, s3_store
 from tests.support.spark import SparkStack, local_spark
 
 # By default, an example fails that takes 200 ms, the more so if it takes less when it is run again: where others work beside, any can.
@@ -25,6 +25,19 @@ settings.load_profile("no clock")
 
 SPARK_GROUP = "spark"
 SPARK_MODULES = ("test_build_", "test_load.", "test_load_deltas.", "test_stack_")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    """An object store of the module's own."""
+    with s3_store() as one:
+        yield one
+
+
+@pytest.fixture
+def s3(server: S3) -> S3:
+    """The same server, with an empty root for one test."""
+    return server.fresh()
 
 
 @pytest.fixture(scope="session")

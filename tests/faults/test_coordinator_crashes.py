@@ -35,7 +35,7 @@ from tests.support.builds import hash_spec
 from tests.support.clusters import ROWS, Cluster, running_cluster
 from tests.support.crash import Trap
 from tests.support.listener import Recorder
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.sidecars import CLUSTER
 
 BUILT = coordinator_point(Step.BUILD, "written")
@@ -50,12 +50,6 @@ _BYTES = re.compile(r'^redkv_sidecar_bytes_total\{step="(\w+)"\} (\S+)$', re.MUL
 
 class DiedError(Exception):
     """What is raised where a coordinator would die."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

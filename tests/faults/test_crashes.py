@@ -35,7 +35,7 @@ from pipeline.spec import DatasetSpec
 from tests.support.builds import build, hash_spec
 from tests.support.crash import Trap
 from tests.support.resp import RawClient
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.shards import ShardProcess, running_shards
 from tests.support.sidecars import CLUSTER, WAIT_S, Head, NodeUnderTest
 from tests.support.values import read_all
@@ -178,12 +178,6 @@ class Scene:
 
 
 Scenario = Callable[[Scene, Trap], None]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

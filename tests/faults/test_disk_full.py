@@ -17,7 +17,7 @@ from pipeline.format.slots import even_ranges
 from pipeline.format.values import encode_string
 from pipeline.load.states import State
 from pipeline.load.status import NodeStatus
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.shards import running_shards, topology_of
 from tests.support.sidecars import Head, NodeUnderTest
 from tests.support.values import read_all
@@ -46,17 +46,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", str(path)], check=True)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
 
 
 @pytest.mark.parametrize(("mode", "when"), [("replace", "planned"), ("replace", "written"), ("upsert", "sorted")])

@@ -17,7 +17,7 @@ from pipeline.format.slots import even_ranges
 from pipeline.format.values import encode_string
 from pipeline.load.states import State
 from tests.support.faults import Fault, Faults, Kind, faulty_proxy
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.shards import ShardProcess, running_shards, topology_of
 from tests.support.sidecars import Head, NodeUnderTest
 from tests.support.values import read_all
@@ -34,17 +34,6 @@ def strings(seed: int, count: int = 300, value_bytes: int = 1000) -> dict[bytes,
 
 
 OLD, NEW = strings(1), strings(2)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,7 @@ from pipeline.format.manifest import BASES_MAX, Manifest
 from pipeline.format.values import HashValue
 from pipeline.spec import DatasetSpec, parse_spec
 from tests.support.builds import build, hash_spec
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.sstread import read_raw, read_whole
 
 DAYS = [f"2026-11-{day:02d}" for day in range(1, 20)]
@@ -23,17 +22,6 @@ CHANGES = {"table": "features.changes", "delete_if": "gone"}
 
 Cells = dict[tuple[int, int], int]
 """A value by key and element; of datasets of one row per key, the element is 0."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
 
 
 def spec_of(kind: str, key: str = "d:${id}", **more: Any) -> DatasetSpec:

@@ -17,18 +17,12 @@ from tests.support.builds import hash_spec
 from tests.support.clusters import ROWS, Cluster, running_cluster
 from tests.support.listener import OthersClock, Recorder
 from tests.support.resp import RawClient
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 
 V1, V2 = "2026-11-21", "2026-11-22"
 OWNER, OTHER_OWNER, REPLICA = range(3)
 QUICK = Patience(away_s_max=0.5)
 IMPATIENT = Patience(stall_s_max=0.5)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

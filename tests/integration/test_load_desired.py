@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,15 +11,9 @@ from pipeline.format.errors import ConflictError, OutcomeUnknownError, PrefixOve
 from pipeline.format.layout import audit_root, desired_key
 from pipeline.load.documents import ATTEMPTS_MAX, ClusterDocuments, with_goal, with_version
 from pipeline.store import ObjectStore
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 
 WRITERS = 8
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as running:
-        yield running
 
 
 @pytest.fixture

@@ -25,17 +25,11 @@ from tests.support.builds import hash_spec
 from tests.support.clusters import Cluster, running_cluster
 from tests.support.crash import Trap
 from tests.support.listener import Recorder
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.sidecars import CLUSTER
 
 V1, V2 = "2026-11-21", "2026-11-22"
 WAIT_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

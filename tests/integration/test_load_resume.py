@@ -32,7 +32,7 @@ from pipeline.spec import DatasetSpec
 from pipeline.store import ObjectStore
 from tests.support.builds import build, hash_spec
 from tests.support.listener import OthersClock, Recorder
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.shards import ShardProcess, running_shards
 from tests.support.sidecars import CLUSTER, NodeUnderTest
 
@@ -121,12 +121,6 @@ class Cluster:
     def put(self, key: str, data: bytes) -> None:
         self.store.delete(key)
         self.store.create(key, data)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

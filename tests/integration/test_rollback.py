@@ -23,15 +23,9 @@ from tests.support.clusters import Cluster, running_cluster
 from tests.support.crash import Trap
 from tests.support.listener import Recorder
 from tests.support.readers import READ_KEYS, READERS, SteadyReaders
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 
 V1, V2, V3 = "2026-11-21", "2026-11-22", "2026-11-23"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

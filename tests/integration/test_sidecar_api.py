@@ -6,21 +6,19 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from pipeline.format.crashpoints import IngestPoint
 from pipeline.format.desired import Goal
-from pipeline.format.slots import even_ranges
 from pipeline.format.values import encode_string
 from pipeline.load.states import State
 from tests.support.crash import Trap
-from tests.support.proxy import Proxy, proxy_to
-from tests.support.s3 import S3, s3_store
-from tests.support.shards import ShardProcess, running_shards, topology_of
-from tests.support.sidecars import Head, NodeUnderTest
+from tests.support.proxy import Proxy
+from tests.support.s3 import S3
+from tests.support.shards import ShardProcess
+from tests.support.sidecars import Head, NodeUnderTest, node_under_test
 from tests.support.values import read_all, reading, refused_all
 from tests.support.versions import BuiltVersion, build_version
 
@@ -34,47 +32,11 @@ def strings(seed: int, count: int = 900, value_bytes: int = 3000) -> dict[bytes,
     return {b"person:%d" % index: encode_string(source.randbytes(value_bytes)) for index in range(count)}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Iterator[list[ShardProcess]]:
-    with running_shards(tmp_path, 2) as pair:
-        yield pair
-
-
-@pytest.fixture
-def head(s3: S3, shards: list[ShardProcess]) -> Head:
-    head = Head(s3.store)
-    head.topology(topology_of(shards, [[one] for one in even_ranges(2)]))
-    return head
-
-
-@pytest.fixture
-def proxy(s3: S3) -> Iterator[Proxy]:
-    port = urlsplit(s3.environment["AWS_ENDPOINT_URL"]).port
-    assert port is not None
-    with proxy_to(port) as one:
-        yield one
-
-
 @pytest.fixture
 def node(tmp_path: Path, s3: S3, proxy: Proxy, shards: list[ShardProcess]) -> Iterator[NodeUnderTest]:
-    environment = {**s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
-    one = NodeUnderTest(tmp_path, s3.url, environment, shards, {"downloads_max": 1, "token": TOKEN})
-    try:
+    with node_under_test(tmp_path, s3, shards, {"downloads_max": 1, "token": TOKEN}, through=proxy) as one:
         one.start()
         yield one
-    finally:
-        one.kill()
 
 
 def want(head: Head, s3: S3, rows: dict[bytes, bytes], goal: Goal) -> BuiltVersion:

@@ -18,9 +18,9 @@ from pipeline.load.states import State
 from pipeline.load.status import VersionStatus
 from pipeline.load.verification import verify
 from tests.support.resp import RawClient
-from tests.support.s3 import S3, s3_store
-from tests.support.shards import ShardProcess, running_shards, topology_of
-from tests.support.sidecars import Head, NodeUnderTest
+from tests.support.s3 import S3
+from tests.support.shards import ShardProcess, topology_of
+from tests.support.sidecars import Head, NodeUnderTest, node_under_test
 from tests.support.values import read_all
 from tests.support.versions import BuiltVersion, build_delta, build_version
 
@@ -36,23 +36,6 @@ def strings(mark: str, numbers: range = range(ROWS)) -> Rows:
     return {b"person:%d" % number: encode_string(f"{mark}{number}".encode()) for number in numbers}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Iterator[list[ShardProcess]]:
-    with running_shards(tmp_path, 2) as pair:
-        yield pair
-
-
 @pytest.fixture
 def head(s3: S3, shards: list[ShardProcess]) -> Head:
     head = Head(s3.store)
@@ -62,12 +45,9 @@ def head(s3: S3, shards: list[ShardProcess]) -> Head:
 
 @pytest.fixture
 def node(tmp_path: Path, s3: S3, shards: list[ShardProcess], head: Head) -> Iterator[NodeUnderTest]:
-    one = NodeUnderTest(tmp_path, s3.url, s3.environment, shards)
-    try:
+    with node_under_test(tmp_path, s3, shards) as one:
         one.start()
         yield one
-    finally:
-        one.kill()
 
 
 def own(head: Head, shards: list[ShardProcess], border: int, epoch: int) -> Topology:

@@ -10,13 +10,13 @@ import pytest
 
 from pipeline.format.desired import Goal
 from pipeline.format.layout import manifest_key
-from pipeline.format.slots import SLOT_COUNT, SlotRange, key_slot
+from pipeline.format.slots import SLOT_COUNT, even_ranges, key_slot
 from pipeline.format.values import encode_hash, encode_string, encode_zset
 from pipeline.load.states import State
 from tests.support.resp import RawClient
-from tests.support.s3 import S3, s3_store
-from tests.support.shards import ShardProcess, running_shards, topology_of
-from tests.support.sidecars import Head, NodeUnderTest
+from tests.support.s3 import S3
+from tests.support.shards import ShardProcess, topology_of
+from tests.support.sidecars import Head, NodeUnderTest, node_under_test
 from tests.support.values import read_all, refused_all
 from tests.support.versions import build_version
 
@@ -28,39 +28,11 @@ def strings(mark: str, count: int = 900) -> dict[bytes, bytes]:
     return {b"person:%d" % index: encode_string(f"{mark}{index}".encode()) for index in range(count)}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Iterator[list[ShardProcess]]:
-    with running_shards(tmp_path, 2) as pair:
-        yield pair
-
-
-@pytest.fixture
-def head(s3: S3, shards: list[ShardProcess]) -> Head:
-    head = Head(s3.store)
-    half = SLOT_COUNT // 2
-    head.topology(topology_of(shards, [[SlotRange(first=0, last=half - 1)], [SlotRange(first=half, last=SLOT_COUNT - 1)]], epoch=2))
-    return head
-
-
 @pytest.fixture
 def node(tmp_path: Path, s3: S3, shards: list[ShardProcess]) -> Iterator[NodeUnderTest]:
-    one = NodeUnderTest(tmp_path, s3.url, s3.environment, shards)
-    try:
+    with node_under_test(tmp_path, s3, shards) as one:
         one.start()
         yield one
-    finally:
-        one.kill()
 
 
 def left_on_disk(node: NodeUnderTest) -> list[str]:
@@ -156,9 +128,10 @@ def test_an_empty_node_catches_up(node: NodeUnderTest, head: Head, s3: S3, shard
     rows = {name: strings(name) for name in ("a", "b", "c")}
     built = [build_version(s3.store, "person", one, rows[mark], prefix=PREFIX) for one, mark in ((V1, "a"), (V2, "b"), (V3, "c"))]
     head.want(person=(PREFIX, [built[0].wanted(Goal.RETIRED), built[1].wanted(Goal.RETIRED), built[2].wanted(Goal.ACTIVE)]))
+    head.topology(topology_of(shards, [[one] for one in even_ranges(2)], epoch=3))
     node.start()
     node.until("person", V3, State.ACTIVE)
-    assert node.status().topology_epoch == 2
+    assert node.status().topology_epoch == 3
     assert read_all(shards, rows["c"]) == rows["c"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Timer
@@ -31,23 +30,12 @@ from pipeline.format.layout import PARTIAL_SUFFIX, NodePaths, desired_key
 from pipeline.format.manifest import ManifestFile
 from pipeline.format.slots import SlotRange
 from pipeline.format.topology import Topology
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.sidecars import Head
 
 RANGE = 1 << 20
 BYTES = 6 * RANGE + 17
 DATA = random.Random(20_261_123).randbytes(BYTES)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
 
 
 def planned(s3: S3, content: bytes, promised: bytes = DATA) -> PlannedFile:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from rocksdict import AccessType, Options, Rdict
@@ -20,11 +19,11 @@ from pipeline.format.topology import Node, Shard, Topology
 from pipeline.format.values import encode_string
 from pipeline.load.states import Event, State
 from tests.support.crash import Trap
-from tests.support.proxy import Proxy, proxy_to
+from tests.support.proxy import Proxy
 from tests.support.resp import RawClient
-from tests.support.s3 import S3, s3_store
-from tests.support.shards import ShardProcess, running_shards
-from tests.support.sidecars import Head, NodeUnderTest
+from tests.support.s3 import S3
+from tests.support.shards import ShardProcess
+from tests.support.sidecars import Head, NodeUnderTest, node_under_test
 from tests.support.values import read_all
 from tests.support.versions import BuiltVersion, build_version
 
@@ -46,44 +45,15 @@ def strings(seed: int, count: int = 800, value_bytes: int = 3000) -> dict[bytes,
 ROWS = strings(1)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    return server.fresh()
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Iterator[list[ShardProcess]]:
-    with running_shards(tmp_path, 2) as pair:
-        yield pair
-
-
 @pytest.fixture
 def head(s3: S3) -> Head:
     return Head(s3.store)
 
 
 @pytest.fixture
-def proxy(s3: S3) -> Iterator[Proxy]:
-    port = urlsplit(s3.environment["AWS_ENDPOINT_URL"]).port
-    assert port is not None
-    with proxy_to(port) as one:
-        yield one
-
-
-@pytest.fixture
 def node(tmp_path: Path, s3: S3, proxy: Proxy, shards: list[ShardProcess]) -> Iterator[NodeUnderTest]:
-    environment = {**s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
-    one = NodeUnderTest(tmp_path, s3.url, environment, shards, {"downloads_max": 1, "poll_s": 5.0})
-    try:
+    with node_under_test(tmp_path, s3, shards, {"downloads_max": 1, "poll_s": 5.0}, through=proxy) as one:
         yield one
-    finally:
-        one.kill()
 
 
 @pytest.fixture

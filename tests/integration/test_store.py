@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,15 +21,9 @@ from pipeline.format.errors import (
 )
 from pipeline.store import ObjectStore
 from tests.support.ports import free_port
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 
 LARGE = bytes(range(256)) * 20_000  # 5 MB: SeaweedFS keeps it in more than one piece
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as running:
-        yield running
 
 
 @pytest.fixture

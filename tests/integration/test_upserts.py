@@ -23,7 +23,7 @@ from pipeline.format.values import ValueType, encode_big, encode_hash, encode_st
 from pipeline.load.states import Event, State
 from tests.support.crash import Trap
 from tests.support.resp import RawClient
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 from tests.support.shards import ShardProcess, running_shards, topology_of
 from tests.support.sidecars import WAIT_S, Head, NodeUnderTest
 from tests.support.values import read_all, reading
@@ -94,12 +94,6 @@ class Scene:
         return not self.node.staged_files() and not any(
             list(one.paths.making.rglob("*")) + list(one.paths.versions.rglob("*.sst")) for one in self.shards
         )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 def scene_of(tmp_path: Path, server: S3, count: int) -> Iterator[Scene]:

@@ -22,15 +22,9 @@ from pipeline.spec import DatasetSpec
 from tests.support.builds import hash_spec
 from tests.support.clusters import ROWS, Cluster, running_cluster
 from tests.support.listener import Recorder
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 
 V1, V2, V3, V4 = "2026-11-21", "2026-11-22", "2026-11-23", "2026-11-24"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from tests.support.builds import build, hash_spec
 from tests.support.clusters import Cluster, running_cluster
 from tests.support.listener import Recorder
 from tests.support.resp import RawClient
-from tests.support.s3 import S3, s3_store
+from tests.support.s3 import S3
 
 KEYS = 40
 OWNERS, REPLICA = (0, 1), 2
@@ -51,12 +51,6 @@ names = (f"model-{number}" for number in count())
 rows_of_a_version = st.sets(st.integers(0, KEYS - 1), min_size=KEYS // 2)
 changed_by_a_delta = st.sets(st.integers(0, KEYS - 1), min_size=1, max_size=KEYS // 8)
 removed_by_a_delta = st.sets(st.integers(0, KEYS - 1), max_size=KEYS // 8)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_store() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,8 @@ from pipeline.load.status import NodeStatus, VersionStatus
 from pipeline.store import ObjectStore
 from tests.support.disk import lying_below
 from tests.support.ports import free_port
+from tests.support.proxy import Proxy
+from tests.support.s3 import S3
 from tests.support.shards import REPOSITORY, ShardProcess
 
 WAIT_S = 60.0  # for what takes a second on an idle machine
@@ -212,3 +215,16 @@ class NodeUnderTest:
                 return found
             assert time.monotonic() < deadline, f"waited for {what}; the log:\n{self.log[-4000:]}"
             time.sleep(LOOK_S)
+
+
+@contextmanager
+def node_under_test(
+    root: Path, s3: S3, shards: Sequence[ShardProcess], options: Mapping[str, object] | None = None, through: Proxy | None = None
+) -> Iterator[NodeUnderTest]:
+    """A node whose sidecar is yet to be started, `through` a proxy if there is one; it is killed at the end."""
+    environment = {**s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{through.port}"} if through else s3.environment
+    node = NodeUnderTest(root, s3.url, environment, shards, options or {})
+    try:
+        yield node
+    finally:
+        node.kill()
