@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from glide import (
+    AdvancedGlideClientConfiguration,
+    AdvancedGlideClusterClientConfiguration,
     Batch,
     ClusterBatch,
     ClusterScanCursor,
@@ -30,7 +32,7 @@ from tests.clients.scenario import Verb
 Client = Any
 """A client or a batch: they have the same methods, but a batch's are not awaited."""
 
-REQUEST_WAIT_MS = 10_000  # its default of 250 ms is for an idle machine
+REQUEST_WAIT_MS = CONNECT_WAIT_MS = 60_000  # its defaults of 250 ms and 2 s are for an idle machine
 
 _VERBS: Mapping[str, Callable[..., Any]] = {
     "setnx": lambda c, key, value: c.set(key, value, conditional_set=ConditionalChange.ONLY_IF_DOES_NOT_EXIST),
@@ -60,9 +62,11 @@ async def _run(port: int, protocol: int, verbs: Sequence[Verb], *, cluster: bool
     }
     client: Client
     if cluster:
-        client = await GlideClusterClient.create(GlideClusterClientConfiguration(**common))
+        of_cluster = AdvancedGlideClusterClientConfiguration(CONNECT_WAIT_MS)
+        client = await GlideClusterClient.create(GlideClusterClientConfiguration(**common, advanced_config=of_cluster))
     else:
-        client = await GlideClient.create(GlideClientConfiguration(**common))
+        plain = AdvancedGlideClientConfiguration(CONNECT_WAIT_MS)
+        client = await GlideClient.create(GlideClientConfiguration(**common, advanced_config=plain))
     try:
         return [await _do(client, verb, cluster=cluster) for verb in verbs]
     finally:

@@ -29,13 +29,14 @@ _VERBS: Mapping[str, Callable[..., Any]] = {
     "zscan": lambda c, key: dict(c.zscan_iter(key, count=10)),
     "scan": lambda c, pattern: list(c.scan_iter(match=pattern, count=50)),
 }
+WAIT_S = 60.0  # after its default of 5 s it says a command again, INCR too
 _OK = frozenset({"set", "set_for", "set_bytes", "mset"})
 
 
 def run(port: int, protocol: int, verbs: Sequence[Verb], *, cluster: bool) -> list[Any]:
     """Do it; what came of each verb."""
     kind = RedisCluster if cluster else redis.Redis
-    with kind(host="127.0.0.1", port=port, protocol=protocol) as client:
+    with kind(host="127.0.0.1", port=port, protocol=protocol, socket_timeout=WAIT_S) as client:
         return [_do(client, verb) for verb in verbs]
 
 

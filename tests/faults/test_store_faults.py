@@ -120,9 +120,9 @@ def test_a_store_that_is_away_is_waited_for(
     built = build_version(s3.store, "person", V2, NEW, prefix=PREFIX)
     fault = Fault("503", "desired.json", times=10_000)
     faults.faults.append(fault)
+    node.until_true("the store to be missed", lambda status: status.error is not None and status.error["error"] == "StoreUnavailableError")
     head.want(person=(PREFIX, [old.wanted(Goal.RETIRED), built.wanted(Goal.ACTIVE)]))
     node.wake()
-    node.until_true("the store to be missed", lambda status: status.error is not None and status.error["error"] == "StoreUnavailableError")
     assert read_all(shards, OLD) == OLD
     faults.faults.clear()
     node.until("person", V2, State.ACTIVE)

@@ -129,7 +129,15 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
 
 
 def gone(pids: dict[str, int]) -> bool:
-    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids.values())
+    return not any(map(lives, pids.values()))
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there, and no zombie; it may go while one looks."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_what_is_killed_is_started_again_and_the_others_go_on(node: NodeProcess) -> None:

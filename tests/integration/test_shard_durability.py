@@ -23,6 +23,7 @@ from redis.retry import Retry
 from pipeline.format.keys import ELEMENT_KINDS, Kind, parse_key, parse_sortable_score
 from pipeline.format.values import BigValue, HashValue, StringValue, ZsetValue, decode_value, parse_element_score
 from server.storage.rocks import BlockCache, Database
+from tests.support.resp import REPLY_WAIT_S
 from tests.support.shards import ShardProcess, running_shards
 
 KILLS = 5
@@ -126,7 +127,7 @@ class Writer(threading.Thread):
         self._port, self._seed, self._enough = port, seed, enough
 
     def run(self) -> None:
-        with Redis(port=self._port, retry=Retry(NoBackoff(), 0)) as client:
+        with Redis(port=self._port, socket_timeout=REPLY_WAIT_S, retry=Retry(NoBackoff(), 0)) as client:
             for step in steps_of(self._seed):
                 self.sent.append(step)
                 try:

@@ -13,6 +13,7 @@ from pipeline.format.layout import manifest_key
 from pipeline.format.slots import SLOT_COUNT, even_ranges, key_slot
 from pipeline.format.values import encode_hash, encode_string, encode_zset
 from pipeline.load.states import State
+from tests.support.disk import lying_below
 from tests.support.resp import RawClient
 from tests.support.s3 import S3
 from tests.support.shards import ShardProcess, topology_of
@@ -38,7 +39,7 @@ def node(tmp_path: Path, s3: S3, shards: list[ShardProcess]) -> Iterator[NodeUnd
 def left_on_disk(node: NodeUnderTest) -> list[str]:
     """What lies in staging, making and versions, as paths."""
     roots = [node.paths.staging, *(one.paths.making for one in node.shards), *(one.paths.versions for one in node.shards)]
-    return [str(path) for root in roots if root.exists() for path in root.rglob("*")]
+    return [str(path) for path in lying_below(*roots)]
 
 
 def test_a_version_goes_from_its_manifest_to_every_client(node: NodeUnderTest, head: Head, s3: S3, shards: list[ShardProcess]) -> None:
@@ -56,8 +57,8 @@ def test_a_version_goes_from_its_manifest_to_every_client(node: NodeUnderTest, h
     assert sum(one.keys for one in found.shards.values()) == len(rows)
     assert set(found.shards) == {"node-1-a", "node-1-b"}
     assert read_all(shards, rows) == rows
-    assert not node.paths.staging.exists() or not list(node.paths.staging.rglob("*.sst"))
-    assert not [path for one in shards for path in one.paths.making.rglob("*")]
+    assert not node.staged_files()
+    assert lying_below(*(one.paths.making for one in shards)) == []
 
 
 @pytest.mark.parametrize("kind", ["hash", "zset"])

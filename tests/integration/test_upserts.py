@@ -22,6 +22,7 @@ from pipeline.format.topology import Node, Shard, Topology
 from pipeline.format.values import ValueType, encode_big, encode_hash, encode_string
 from pipeline.load.states import Event, State
 from tests.support.crash import Trap
+from tests.support.disk import lying_below
 from tests.support.resp import RawClient
 from tests.support.s3 import S3
 from tests.support.shards import ShardProcess, running_shards, topology_of
@@ -91,9 +92,9 @@ class Scene:
 
     def clean(self) -> bool:
         """No file of a version, staged, made or published, lies about."""
-        return not self.node.staged_files() and not any(
-            list(one.paths.making.rglob("*")) + list(one.paths.versions.rglob("*.sst")) for one in self.shards
-        )
+        made = lying_below(*(one.paths.making for one in self.shards))
+        published = [path for path in lying_below(*(one.paths.versions for one in self.shards)) if path.suffix == ".sst"]
+        return not self.node.staged_files() and not made and not published
 
 
 def scene_of(tmp_path: Path, server: S3, count: int) -> Iterator[Scene]:
@@ -305,8 +306,15 @@ def test_a_slot_that_is_gained_later_brings_its_rows_and_no_others(single: Scene
     single.node.until_true("a clean disk", lambda _: single.clean())
 
 
-def test_a_deadline_keeps_units_above_the_pace_that_readers_leave(single: Scene) -> None:
-    """Readers whose budget nobody can keep would make it wait for ever; a spec's deadline, missed long ago, leaves it half of its speed."""
+def test_a_deadline_keeps_units_above_the_pace_that_readers_leave(single: Scene, tmp_path: Path) -> None:
+    """Readers whose budget nobody can keep would make it wait for ever; a spec's deadline, missed long ago, leaves it half of its speed.
+    The shard stands still when the first unit is in, so that there is time to see it.
+    """
+    (shard,) = single.shards
+    trap = Trap(UpsertPoint.INGESTED, tmp_path, "STOP")
+    shard.kill()
+    shard.environment = trap.environment
+    shard.start()
     rows = {key: value for key, value in strings("v").items() if value is not None}
     spec = {"deadline_minutes": 1}
     single.built[V1] = build_version(single.s3.store, "person", V1, rows, prefix=PREFIX, mode="upsert", partitions=FILES, spec=spec)
@@ -314,11 +322,13 @@ def test_a_deadline_keeps_units_above_the_pace_that_readers_leave(single: Scene)
     single.node.start()
     single.want(v1=Goal.READY)
     single.reach(V1, State.READY)
-    with reading(single.shards[0]):
+    with reading(shard):
         single.node.until_true("readers to be noticed", lambda status: status.throttle.pace < 1.0)
         single.want(v1=Goal.ACTIVE)
         single.node.wake()
+        trap.wait()
         single.node.until_true("the floor", lambda status: status.throttle.reason.endswith("not slower, for a deadline"))
+        trap.go_on()
         single.reach(V1, State.ACTIVE)
         single.node.until_true("no floor any more", lambda status: "deadline" not in status.throttle.reason)
     assert read_all(single.shards, rows) == rows
