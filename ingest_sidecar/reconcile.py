@@ -233,14 +233,15 @@ class Reconciler:
             failures.append(failed)  # what was followed so far is worked towards all the same
         except OSError as failed:
             failures.append(disk_failure(failed, "remembering the followed epochs"))
-        resting = self._versions.keys() - self._work.busy  # only these are judged by what the shards say from here on
+        busy = self._work.busy
+        resting = self._versions.keys() - busy  # only these are judged by what the shards say from here on
         self._shards = await self._ask_shards()
         failures += await self._tell_expected()
         if self._documents.topology is not None:
             failures += await self._tell_topology(node)
             self._forget_unwanted()
             failures += self._start_work(node, resting, asked=asked)
-            if not any(self._versions[key].is_overtaken(self._held_slots()) for key in self._work.busy & self._versions.keys()):
+            if not self._is_behind(busy):
                 self._topology_epoch = self._documents.topology.epoch
             if self._documents.desired is not None:
                 cancelled = {key for key, one in self._versions.items() if self._documents.held(key[0], one.wanted) is Hold.CANCELLED}
@@ -253,6 +254,13 @@ class Reconciler:
         if missing:
             failures.append(ShardUnavailableError(f"shards {', '.join(missing)} of {self._settings.node} do not answer", shards=missing))
         return failures
+
+    def _is_behind(self, busy: AbstractSet[Key]) -> bool:
+        """Whether some version may still go by the slots of an older topology: work on it does, or ended within this turn, of which `busy`
+        were the versions at work when it began. What ended was not judged; its end begins the next turn.
+        """
+        held, at_work = self._held_slots(), self._work.busy
+        return not busy <= at_work or any(self._versions[key].is_overtaken(held) for key in at_work & self._versions.keys())
 
     def _following(self) -> Following:
         return Following(self._documents.memory.desired_epoch, self._held_slots())

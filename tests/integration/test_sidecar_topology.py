@@ -9,21 +9,23 @@ from pathlib import Path
 import pytest
 from rocksdict import AccessType, Options, Rdict
 
+from ingest_sidecar.documents import Memory
 from ingest_sidecar.progress import sidecar_point
 from pipeline.format.admin import ShardStatus
-from pipeline.format.crashpoints import IngestPoint
+from pipeline.format.crashpoints import IngestPoint, ShardPoint
 from pipeline.format.desired import Goal
 from pipeline.format.keys import parse_key
 from pipeline.format.slots import SlotRange, even_ranges, key_slot, slot_set
 from pipeline.format.topology import Node, Shard, Topology
 from pipeline.format.values import encode_string
 from pipeline.load.states import Event, State
+from pipeline.load.status import NodeStatus
 from tests.support.crash import Trap
 from tests.support.proxy import Proxy
 from tests.support.resp import RawClient
 from tests.support.s3 import S3
 from tests.support.shards import ShardProcess
-from tests.support.sidecars import Head, NodeUnderTest, node_under_test
+from tests.support.sidecars import WAIT_S, Head, NodeUnderTest, node_under_test
 from tests.support.values import read_all
 from tests.support.versions import BuiltVersion, build_version
 
@@ -117,7 +119,7 @@ def test_while_it_is_downloaded(
     head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
     proxy.hold_after(bytes_of(built, LEFT, SOME) - 100_000)
     node.start()
-    assert proxy.held.wait(30)
+    assert proxy.held.wait(WAIT_S)
     proxy.release_new()
     for epoch in (3, 4, 5):  # the work is told to end in each of these turns, and ends no sooner than its threads
         follow(head, shards, after, epoch)
@@ -186,6 +188,37 @@ def test_while_it_is_on_its_way_to_its_activation(
     check_content(node, WHOLE)
     assert "SlotsMovedError" in node.log
     assert "fatal" not in node.log
+
+
+def test_while_its_activation_is_under_way(
+    tmp_path: Path, node: NodeUnderTest, head: Head, built: BuiltVersion, shards: list[ShardProcess]
+) -> None:
+    """What ends while the node looks at a newer topology is compared with it before the node says that it goes by it."""
+    trap = Trap(ShardPoint.ACTIVATED, tmp_path, "STOP")
+    shards[1].kill()
+    shards[1].environment = trap.environment
+    shards[1].start()
+    follow(head, shards, SOME, 2)
+    head.want(person=(PREFIX, [built.wanted(Goal.ACTIVE)]))
+    node.start()
+    trap.wait()
+    follow(head, shards, WHOLE, 3)
+    node.wake()
+    node.until_true("the newer topology", lambda _: Memory.from_json(node.paths.memory.read_bytes(), "memory").topology_epoch == 3)
+    trap.go_on()
+    node.until_true("epoch 3", lambda status: status.topology_epoch == 3 and _is_of(status, WHOLE))
+    node.until("person", V1, State.ACTIVE)
+    check_content(node, WHOLE)
+
+
+def _is_of(status: NodeStatus, second: SlotRange) -> bool:
+    """Whether a version is active; with the keys of these slots then, and of no others."""
+    found = status.find("person", V1)
+    if found is None or found.state is not State.ACTIVE:
+        return False
+    mine = slot_set([LEFT, second])
+    assert sum(one.keys for one in found.shards.values()) == sum(key_slot(key) in mine for key in ROWS)
+    return True
 
 
 def test_lost_and_gained_again(node: NodeUnderTest, head: Head, built: BuiltVersion, shards: list[ShardProcess]) -> None:
