@@ -144,8 +144,7 @@ def hide_version(paths: ShardPaths, dataset: str, version: str) -> Path | None:
     doomed.parent.mkdir(parents=True, exist_ok=True)
     final.rename(doomed)
     sync(final.parent)
-    if not any(final.parent.iterdir()):
-        final.parent.rmdir()
+    _remove_if_empty(final.parent)
     return doomed
 
 
@@ -179,8 +178,16 @@ def remove_staged(node: NodePaths, dataset: str, version: str) -> None:
     if folder.is_dir():
         node.removed.mkdir(exist_ok=True)
         folder.rename(node.removed / uuid4().hex)
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+        _remove_if_empty(folder.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a dataset's folder unless a version lies there, perhaps since just now: another thread or process may bring one."""
+    try:
+        folder.rmdir()
+    except OSError as refused:
+        if refused.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            raise
 
 
 def unpublished(paths: ShardPaths) -> Iterator[tuple[Path, str, str]]:
