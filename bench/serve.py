@@ -192,7 +192,7 @@ def measured(folder: Path, shard: ShardProcess, servers: int, asking: int) -> It
             for workload in FITS:
                 yield from evenly(both, workload)
         restart(shard, SMALL)
-        read_files(shard.data_dir)
+        read_files(shard.paths.versions)
         both = (both[0], Server.at(shard.port))
         with on_core(asking):
             for workload in LARGE:
