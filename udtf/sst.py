@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import eq, setitem
@@ -19,6 +20,8 @@ from pipeline.format.digest import ContentDigest
 from pipeline.format.errors import CountMismatchError, IntegrityError
 from udtf.entries import EntryBatch, data_of
 from udtf.rocks import SstReader, sst_writer
+
+LISTED = 2048  # entries that are Python objects at a time: so few stay in the processor's cache, and cost a quarter less
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,8 @@ class SstFile:
             IntegrityError: RocksDB refused one, most likely because keys do not grow.
         """
         try:
-            written = entries.keys.to_pylist(), entries.values.to_pylist()
-            deque(map(setitem, repeat(cast("Any", self._writer)), *written), maxlen=0)  # the loop runs in C
+            for pair in _lists(entries):
+                deque(map(setitem, repeat(cast("Any", self._writer)), *pair), maxlen=0)  # the loop runs in C
         except Exception as refused:  # rocksdict raises bare Exception
             raise IntegrityError(f"RocksDB refused an entry of {self.path.name}: {refused}", file=self.path.name) from refused
         self._batches.append(entries)
@@ -102,10 +105,16 @@ class SstFile:
                     message = f"{self.path.name} reads back {reader.entries} entries, {written_entries} were written"
                     raise CountMismatchError(message, file=self.path.name, found=reader.entries, promised=written_entries)
                 entries = chain(reader.items(), repeat(None))
-                for batch in self._batches:
-                    written = zip(batch.keys.to_pylist(), batch.values.to_pylist(), strict=True)
-                    if not all(map(eq, written, entries)):  # one by one: a pair that is gone makes room for the next
+                for keys, values in chain.from_iterable(map(_lists, self._batches)):
+                    if not all(map(eq, zip(keys, values, strict=True), entries)):  # one by one: a pair that is gone makes room for the next
                         raise IntegrityError(f"{self.path.name} reads back other entries than were written", file=self.path.name)
+
+
+def _lists(entries: EntryBatch) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Keys and values as Python's own, a few at a time."""
+    for first in range(0, len(entries), LISTED):
+        some = entries.slice(first, min(first + LISTED, len(entries)))
+        yield some.keys.to_pylist(), some.values.to_pylist()
 
 
 def _sha256(path: Path) -> str:

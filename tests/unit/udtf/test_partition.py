@@ -22,7 +22,7 @@ from udtf.partition import Folded, PartitionTask, Written
 from udtf.placement import Placement
 from udtf.rows import Counters, RowSchema
 from udtf.split import split_metas
-from udtf.sst import SstFile
+from udtf.sst import LISTED, SstFile
 
 
 @dataclass
@@ -206,6 +206,36 @@ def test_a_byte_that_flips_in_a_closed_file_is_told_or_changes_no_answer(tmp_pat
         database.ingest_external_file([str(tmp_path / f"{at}.sst")])
         assert all(database[key] == value for key, value in entries.items())
         database.close()
+
+
+@dataclass
+class Other:
+    """A writer in whose place another file comes when it is closed."""
+
+    writer: Any
+    path: Path
+    other: Path
+
+    def finish(self) -> None:
+        self.writer.finish()
+        self.other.rename(self.path)
+
+
+@pytest.mark.parametrize("at", [1, LISTED - 1, LISTED, 2 * LISTED])
+def test_of_many_entries_every_one_is_written_and_compared(tmp_path: Path, at: int) -> None:
+    keys = sorted(meta_key(b"p:%04d" % one) for one in range(2 * LISTED + 2))
+    values = [b"value of " + key for key in keys]
+    other: Any = SstFile(tmp_path / "other.sst")
+    other.add(EntryBatch.of(keys, [*values[:at], values[at].swapcase(), *values[at + 1 :]]))
+    other.finish()
+    whole: Any = SstFile(tmp_path / "whole.sst")
+    whole.add(EntryBatch.of(keys, values))
+    assert whole.finish().entries == len(keys)
+    changed: Any = SstFile(tmp_path / "changed.sst")
+    changed.add(EntryBatch.of(keys, values))
+    changed._writer = Other(changed._writer, changed.path, other.path)
+    with pytest.raises(IntegrityError, match="other entries than were written"):
+        changed.finish()
 
 
 def test_files_are_cut_between_keys_at_the_target_size_and_no_local_file_stays() -> None:
