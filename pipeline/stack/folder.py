@@ -204,6 +204,7 @@ class StackFolder:
                 "spark.driver.bindAddress": LOOPBACK,
                 "spark.ui.enabled": "false",
                 "spark.sql.warehouse.dir": str(metastore.warehouse),
+                "spark.hadoop.hive.downloaded.resources.dir": str(metastore.folder / "resources"),  # else Hive leaves one in /tmp
             },
             "environment": {**self.seaweed.write_aws_files(self.root / "aws"), "SPARK_LOCAL_IP": LOOPBACK},
         }

@@ -41,6 +41,7 @@ def local_spark(metastore: Metastore, s3: S3) -> Iterator[SparkSession]:
     os.environ["PYSPARK_PYTHON"] = sys.executable
     conf: dict[str, bool | float | int | str | None] = {
         **spark_conf(metastore),
+        "spark.hadoop.hive.downloaded.resources.dir": str(metastore.folder / "resources"),  # else Hive leaves one in /tmp
         **{f"spark.executorEnv.{name}": value for name, value in s3.environment.items()},
         "spark.ui.showConsoleProgress": "false",
     }
