@@ -52,8 +52,9 @@ def assembled(settings: ShardSettings, clock: Clock, defer: Defer) -> Iterator[S
     cache = BlockCache(settings.block_cache_bytes)
     live = Database.open_live(paths.live, cache, settings.write_buffer_bytes)
     index = DatasetIndex()
-    engine = Engine(LiveStore(live), index, clock, HotCache(settings.hot_cache_bytes))
-    versions = Versions(live, index, paths, cache, clock, defer)
+    hot = HotCache(settings.hot_cache_bytes)
+    engine = Engine(LiveStore(live), index, clock, hot)
+    versions = Versions(live, index, paths, cache, hot, clock, defer)
     try:
         versions.restore()
         cluster = _cluster(settings, paths)

@@ -40,6 +40,22 @@ _EXPIRES, _LZ4, _BIG = int(Flag.EXPIRES), int(Flag.LZ4), int(Flag.BIG)  # an Int
 _UNREADABLE = 0xFF & ~(_EXPIRES | _LZ4 | _BIG)
 
 
+def usable(raw: bytes | None) -> bytes:
+    """A value as it comes from a database, fit to be kept and read; ABSENT for None.
+
+    Raises:
+        FormatError: it was written by newer software.
+    """
+    if raw is None:
+        return ABSENT
+    if raw[1]:
+        if raw[1] & _UNREADABLE:
+            raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this server can't read")
+        if raw[1] & _LZ4:
+            return decompressed(raw)
+    return raw
+
+
 class Engine:
     """What clients read and write. `reads` are looks for a key, `missing` those that found none, `fetches` those that the hot values did
     not answer, `expired_keys` live keys removed because their time had come. `constructing` names collections whose elements are being
@@ -227,7 +243,7 @@ class Engine:
             return raw
         self.fetches += 1
         place = self._place(key)
-        raw = self._usable((self.live.get if place < 0 else self._ordered[place].get)(META_HEADS[slot] + key))
+        raw = usable((self.live.get if place < 0 else self._ordered[place].get)(META_HEADS[slot] + key))
         self.cache.put(key, raw)
         return raw
 
@@ -245,16 +261,6 @@ class Engine:
                 raw = found or ABSENT
                 if not self.cache.put(key, raw):
                     self._ahead[key] = raw
-
-    def _usable(self, raw: bytes | None) -> bytes:
-        if raw is None:
-            return ABSENT
-        if raw[1]:
-            if raw[1] & _UNREADABLE:
-                raise FormatError(f"meta value {raw[:16]!r}... has flags 0x{raw[1]:02x}, which this server can't read")
-            if raw[1] & _LZ4:
-                return decompressed(raw)
-        return raw
 
 
 class PinnedEngine(Engine):
@@ -278,7 +284,7 @@ class PinnedEngine(Engine):
         pinned = owner and self._pins.get(owner.pointer.dataset)
         if not pinned:
             return self._engine.read(key, slot)
-        raw = self._usable(pinned.database.get(META_HEADS[slot] + key))
+        raw = usable(pinned.database.get(META_HEADS[slot] + key))
         expired = raw and raw[1] & _EXPIRES and (expiry_ms(raw) or 0) <= self.clock()
         return None if not raw or expired else raw
 

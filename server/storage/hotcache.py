@@ -9,11 +9,14 @@ Rules:
   when that is empty, the younger one takes its place. So what fits stays, what is read again outlives what is not, and nothing is ordered
   per read.
 - What goes as a whole is taken apart with later insertions, a few entries each: dropping a generation at once would hold the event loop.
+- Values of a version that is about to be activated are prepared beside both, where no read sees them, and are the younger generation from
+  the turn on in which all others of the dataset are in doubt. They have their room already, so that turn frees none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, islice
 
 ABSENT = b""
 """What stands for a key that is not there: shorter than any meta value."""
@@ -22,25 +25,28 @@ ENTRY_OVERHEAD_BYTES = 200  # of two dictionary slots and two bytes objects of C
 VALUE_BYTES_MAX = 16 << 10  # one larger value would push out hundreds of hot ones
 DOUBTS_MAX = 8  # about the older generation: each look into it asks all of them
 JOINED_KEYS_MAX = 1_000  # of the younger generation that go over into the older one at once: some 50 us
+PREPARED_SHARE = 8  # one byte in so many: they push out others' hot values, before anybody has asked for them
 DISMANTLED_PER_PUT = 4  # what was dropped is gone long before as much is remembered anew
 
 
 class HotCache:
     """`young` is looked into by the engine itself, on the hottest path there is; everything else goes through the methods.
 
-    Affects speed alone: `bytes_max`, what both generations take together; 0 keeps nothing.
+    Affects speed alone: `bytes_max`, what all that is kept takes together; 0 keeps nothing.
     """
 
-    __slots__ = ("_bytes_max", "_dismantled", "_doubts", "_old", "_old_bytes", "_young_bytes", "young")
+    __slots__ = ("_bytes_max", "_dismantled", "_doubts", "_old", "_old_bytes", "_prepared", "_prepared_bytes", "_young_bytes", "young")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self.young: dict[bytes, bytes] = {}
         self._young_bytes = 0
-        self._old: dict[bytes, bytes] = {}  # no key is in both
+        self._old: dict[bytes, bytes] = {}  # a key that is in both is read from the younger one
         self._old_bytes = 0
         self._doubts: list[Callable[[bytes], bool]] = []
         self._dismantled: list[dict[bytes, bytes]] = []
+        self._prepared: dict[bytes, bytes] = {}
+        self._prepared_bytes = 0
 
     def __contains__(self, key: bytes) -> bool:
         return key in self.young or (key in self._old and not self._is_doubted(key))
@@ -65,10 +71,8 @@ class HotCache:
         """Remember a value, or ABSENT; whether it was not too large."""
         self.drop(key)
         entry_bytes = _bytes_of(key, raw)
-        if len(raw) > VALUE_BYTES_MAX or entry_bytes > self._bytes_max:
+        if len(raw) > VALUE_BYTES_MAX or not self._make_room(entry_bytes):
             return False
-        while self._young_bytes + self._old_bytes + entry_bytes > self._bytes_max:
-            self._make_room()
         self.young[key] = raw
         self._young_bytes += entry_bytes
         if self._dismantled:
@@ -80,7 +84,6 @@ class HotCache:
         raw = self.young.pop(key, None)
         if raw is not None:
             self._young_bytes -= _bytes_of(key, raw)
-            return
         raw = self._old.pop(key, None)
         if raw is not None:
             self._old_bytes -= _bytes_of(key, raw)
@@ -91,13 +94,43 @@ class HotCache:
             self._dismantled.append(self._old)
             self._age()
         else:
+            for key in self.young.keys() & self._old.keys():
+                self._old_bytes -= _bytes_of(key, self._old[key])
             self._old.update(self.young)
             self._old_bytes += self._young_bytes
             self.young, self._young_bytes = {}, 0
         self._doubts.append(doubted)
 
+    def hot_keys(self, keys_max: int) -> list[bytes]:
+        """Some of the keys, those that were asked for often before others, as far as one can tell. One may come twice."""
+        return list(islice(chain(self.young, self._old), keys_max))  # what is read often came to its generation first
+
+    def prepare(self, key: bytes, raw: bytes) -> bool:
+        """Have the value ready that a key will have after `renew`, if it is not too large; whether there is room for more."""
+        if len(raw) > VALUE_BYTES_MAX or key in self._prepared:
+            return True
+        entry_bytes = _bytes_of(key, raw)
+        if (self._prepared_bytes + entry_bytes) * PREPARED_SHARE > self._bytes_max or not self._make_room(entry_bytes):
+            return False
+        self._prepared[key] = raw
+        self._prepared_bytes += entry_bytes
+        if self._dismantled:
+            self._dismantle()
+        return True
+
+    def renew(self) -> None:
+        """What was prepared is what a read would find, from this turn on. Comes right after `doubt`, which leaves no young keys."""
+        self.young, self._young_bytes = self._prepared, self._prepared_bytes
+        self._prepared, self._prepared_bytes = {}, 0
+
+    def forget_prepared(self) -> None:
+        """There is no need for it any more."""
+        if self._prepared:
+            self._dismantled.append(self._prepared)
+            self._prepared, self._prepared_bytes = {}, 0
+
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all that is read."""
         self._dismantled += (self._old, self.young)
         self.young, self._young_bytes = {}, 0
         self._age()
@@ -107,11 +140,16 @@ class HotCache:
         self._old, self._old_bytes, self._doubts = self.young, self._young_bytes, []
         self.young, self._young_bytes = {}, 0
 
-    def _make_room(self) -> None:
-        if not self._old:
-            self._age()
-        key, raw = self._old.popitem()  # the last that came: what is read often came back to its generation first
-        self._old_bytes -= _bytes_of(key, raw)
+    def _make_room(self, entry_bytes: int) -> bool:
+        room_bytes = self._bytes_max - self._prepared_bytes - entry_bytes
+        if room_bytes < 0:
+            return False
+        while self._young_bytes + self._old_bytes > room_bytes:
+            if not self._old:
+                self._age()
+            key, raw = self._old.popitem()  # the last that came: what is read often came back to its generation first
+            self._old_bytes -= _bytes_of(key, raw)
+        return True
 
     def _is_doubted(self, key: bytes) -> bool:
         return any(doubted(key) for doubted in self._doubts)

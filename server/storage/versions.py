@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import structlog
 
@@ -33,24 +34,30 @@ from pipeline.format.layout import IDENTITY_FILE, ShardPaths
 from pipeline.format.records import DATASET_NAME, VERSION_ID
 from server.storage.datasets import Dataset, DatasetIndex, OpenVersion, Stamp, lacking_slots, nothing
 from server.storage.engine import Clock
+from server.storage.hotcache import HotCache
 from server.storage.livekeys import live_keys_under
 from server.storage.pointers import DatasetPointer, load_pointers, remove_pointer, save_pointer
+from server.storage.readahead import read_ahead
 from server.storage.rocks import BlockCache, Database
 
 Defer = Callable[[Callable[[], None]], object]
 """Runs a function on the next turn of the event loop."""
 
+MS_PER_S = 1_000
 LIVE_KEYS_SHOWN_MAX = 10  # enough to recognise whose they are
 
 
 class Versions:
     """The datasets of one shard and their version directories."""
 
-    def __init__(self, live: Database, index: DatasetIndex, paths: ShardPaths, cache: BlockCache, clock: Clock, defer: Defer) -> None:
+    def __init__(
+        self, live: Database, index: DatasetIndex, paths: ShardPaths, cache: BlockCache, hot: HotCache, clock: Clock, defer: Defer
+    ) -> None:
         self._live = live
         self._index = index
         self._paths = paths
         self.cache = cache
+        self._hot = hot
         self._clock = clock
         self._defer = defer
         self._log = structlog.get_logger("server.versions")
@@ -170,9 +177,9 @@ class Versions:
         crash_point(ShardPoint.OPENED)
 
     async def activate(self, name: str, version: str, held: Callable[[], frozenset[int]]) -> None:
-        """Let clients read a version: one durable write, then the swap. The version before is closed when its readers are done, and so is
-        the same version's earlier directory, if another one was published in its place. `held` gives the slots of the shard, which may
-        change meanwhile.
+        """Let clients read a version: its hot keys are read ahead, one durable write, then the swap. The version before is closed when its
+        readers are done, and so is the same version's earlier directory, if another one was published in its place. `held` gives the slots
+        of the shard, which may change meanwhile.
 
         Raises:
             UnknownVersionError: as for `open`.
@@ -180,23 +187,33 @@ class Versions:
         """
         dataset = self._dataset(name)
         opened = self._open(dataset, version)
-        missing = len(lacking_slots(held(), opened.identity.slots))
-        if missing:
-            raise SlotsMovedError(
-                f"version {version} of {name} lacks {missing} of the {len(held())} slots that this shard holds: it is made again",
-                dataset=name,
-                version=version,
-            )
-        before = dataset.active
-        if before is opened:
+        _check_slots(opened, held())
+        if dataset.active is opened:
             return
-        pointer = dataset.pointer.model_copy(update={"active": version, "build_id": opened.identity.build_id})
+        try:
+            await self._read_ahead(dataset, opened)
+            await self._swap(dataset, opened, held)
+        finally:
+            self._hot.forget_prepared()
+
+    async def _read_ahead(self, dataset: Dataset, opened: OpenVersion) -> None:
+        began_s = monotonic()
+        keys = await read_ahead(self._hot, dataset.prefix, opened.database, monotonic)
+        name, version = dataset.pointer.dataset, opened.identity.version
+        self._log.info("hot keys read ahead", dataset=name, version=version, keys=keys, ms=round((monotonic() - began_s) * MS_PER_S))
+
+    async def _swap(self, dataset: Dataset, opened: OpenVersion, held: Callable[[], frozenset[int]]) -> None:
+        _check_slots(opened, held())  # once more: they may be others since the reading began
+        before = dataset.active
+        pointer = dataset.pointer.model_copy(update={"active": opened.identity.version, "build_id": opened.identity.build_id})
         crash_point(ShardPoint.ACTIVATING)
         await save_pointer(self._live, pointer)
         crash_point(ShardPoint.ACTIVATED)
         dataset.pointer = pointer
         dataset.serve(opened, held())
         self._index.changed(dataset)
+        if dataset.whole is opened:  # or keys of slots that it lacks, which moved here meanwhile, would be told absent
+            self._hot.renew()
         if before is not None:
             if dataset.opened.get(before.identity.version) is before:
                 del dataset.opened[before.identity.version]
@@ -215,8 +232,9 @@ class Versions:
         await save_pointer(self._live, pointer)
         crash_point(ShardPoint.EXPECTED)
         dataset.pointer = pointer
-        dataset.await_first()
-        self._index.changed(dataset)
+        if pointer.active is None:  # else its keys read as before
+            dataset.await_first()
+            self._index.changed(dataset)
 
     def close(self, name: str, version: str) -> None:
         """Close a directory, so that it can be removed; pinned readers keep their open files.
@@ -311,6 +329,17 @@ class Versions:
         if not opened.pins and not opened.closed:
             opened.closed = True
             opened.database.close()
+
+
+def _check_slots(opened: OpenVersion, held: frozenset[int]) -> None:
+    missing = len(lacking_slots(held, opened.identity.slots))
+    if missing:
+        name, version = opened.identity.dataset, opened.identity.version
+        raise SlotsMovedError(
+            f"version {version} of {name} lacks {missing} of the {len(held)} slots that this shard holds: it is made again",
+            dataset=name,
+            version=version,
+        )
 
 
 def _identity(path: Path, name: str, version: str) -> VersionIdentity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -83,6 +84,41 @@ def test_a_version_is_read_when_it_is_active_and_the_old_one_comes_back(shard: S
     assert client.call("GET", "plane_7").startswith(b"-WRONGTYPE")
     known = status(admin).datasets["plane"]
     assert (known.active, known.active_build_id, known.opened) == (V1, "build-one", (V1,))
+
+
+def test_hot_keys_are_ready_when_a_version_becomes_active_and_when_it_comes_back(
+    shard: ShardProcess, admin: RawClient, client: RawClient
+) -> None:
+    publish_two(shard, admin)
+    keys = sorted(rows(""))[:100]
+    assert admin.call("REDKV", "ACTIVATE", "plane", V1) == OK
+    assert client.call("SET", "own", "value") == OK
+    for version, mark in ((V1, b"one"), (V2, b"two"), (V1, b"one"), (V2, b"two")):
+        assert admin.call("REDKV", "EXPECT", "plane", version) == OK
+        assert admin.call("REDKV", "ACTIVATE", "plane", version) == OK
+        before = misses(client)
+        for key in keys:
+            assert client.call("HGET", key, "mark") == b"$3\r\n%b\r\n" % mark
+        assert misses(client) - before == (len(keys) if before < len(keys) else 0)
+    assert client.call("HGET", "plane_400", "mark") == b"$3\r\ntwo\r\n"
+    assert client.call("GET", "own") == b"$5\r\nvalue\r\n"
+
+
+def test_a_version_that_is_expected_leaves_the_hot_keys_of_the_active_one(shard: ShardProcess, admin: RawClient, client: RawClient) -> None:
+    publish_two(shard, admin)
+    assert admin.call("REDKV", "ACTIVATE", "plane", V1) == OK
+    one = b"$3\r\none\r\n"
+    assert client.call("HGET", "plane_7", "mark") == one
+    before = misses(client)
+    assert admin.call("REDKV", "EXPECT", "plane", V2) == OK
+    assert client.call("HGET", "plane_7", "mark") == one
+    assert misses(client) == before
+
+
+def misses(client: RawClient) -> int:
+    found = re.search(rb"hot_cache_misses:(\d+)", client.call("INFO", "caches"))
+    assert found is not None
+    return int(found[1])
 
 
 def test_a_pinned_connection_reads_its_version_beside_the_active_one(shard: ShardProcess, admin: RawClient, client: RawClient) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.storage.hotcache import ABSENT, DOUBTS_MAX, ENTRY_OVERHEAD_BYTES, HotCache
+from server.storage import hotcache
+from server.storage.hotcache import ABSENT, DOUBTS_MAX, ENTRY_OVERHEAD_BYTES, PREPARED_SHARE, HotCache
 
 KEYS = [b"%b:%d" % (name, number) for name in (b"a", b"b") for number in range(6)]
 ROOM = 8 * (ENTRY_OVERHEAD_BYTES + 8)  # for fewer keys than there are
 
 deeds = st.one_of(
     st.tuples(st.sampled_from(["read", "write"]), st.sampled_from(KEYS)),
-    st.tuples(st.just("replace"), st.sets(st.sampled_from(KEYS))),
+    st.tuples(st.sampled_from(["replace", "prepare", "renew"]), st.sets(st.sampled_from(KEYS))),
     st.tuples(st.just("clear"), st.none()),
 )
 
@@ -29,11 +31,21 @@ def read(cache: HotCache, key: bytes, value: bytes) -> bytes:
     return raw or value
 
 
-@given(st.lists(deeds, max_size=60))
+@given(done=st.lists(deeds, max_size=60))
+@patch.object(hotcache, "PREPARED_SHARE", 2)  # for as many keys as matter here
 def test_nothing_stale_is_read(done: list[tuple[str, bytes | set[bytes] | None]]) -> None:
     cache, values = HotCache(ROOM), dict.fromkeys(KEYS, b"0")
+    coming: dict[bytes, bytes] = {}
     for number, (deed, what) in enumerate(done, 1):
         match what:
+            case set() if deed == "prepare":
+                cache.forget_prepared()
+                coming = {key: b"%d" % number for key in what if cache.prepare(key, b"%d" % number)}
+            case set() if deed == "renew":
+                values |= dict.fromkeys(what, b"%d" % number) | coming
+                cache.doubt(frozenset(what | coming.keys()).__contains__)
+                cache.renew()
+                coming = {}
             case bytes() if deed == "read":
                 assert read(cache, what, values[what]) == values[what]
             case bytes():
@@ -130,3 +142,39 @@ def test_values_that_would_push_out_too_much_are_not_kept() -> None:
     assert b"a" in cache
     assert b"b" not in cache
     assert not HotCache(0).put(b"a", b"1")
+
+
+def test_prepared_values_are_not_read_before_they_are_renewed_and_have_their_room_by_then() -> None:
+    cache = HotCache(80 * (4 + size_of(b"value")))
+    for number in range(80):
+        cache.put(b"a%03d" % number, b"value")
+    for number in range(80):
+        assert cache.prepare(b"a%03d" % number, b"other") == (number < 80 // PREPARED_SHARE)
+    assert len(cache) == 80 - 80 // PREPARED_SHARE
+    assert {cache.from_old(key) or cache.young[key] for key in cache.hot_keys(1_000)} == {b"value"}
+    cache.doubt(lambda key: key.startswith(b"a"))
+    cache.renew()
+    assert cache.young == {b"a%03d" % number: b"other" for number in range(80 // PREPARED_SHARE)}
+    assert [key for number in range(80) if (key := b"a%03d" % number) in cache] == list(cache.young)
+
+
+def test_prepared_values_that_are_forgotten_leave_their_room() -> None:
+    cache = HotCache(80 * (4 + size_of(b"value")))
+    for name in (b"a", b"b"):
+        assert cache.prepare(name * 4, b"value")
+        cache.forget_prepared()
+    for number in range(80):
+        cache.put(b"a%03d" % number, b"value")
+    assert len(cache) == 80
+    cache.doubt(b"a000".__eq__)
+    cache.renew()
+    assert b"bbbb" not in cache
+
+
+def test_large_values_are_not_prepared_and_end_nothing() -> None:
+    cache = HotCache(1 << 20)
+    assert cache.prepare(b"a", b"x" * (64 << 10))
+    assert cache.prepare(b"b", b"x")
+    cache.renew()
+    assert cache.young == {b"b": b"x"}
+    assert not HotCache(0).prepare(b"a", b"1")
