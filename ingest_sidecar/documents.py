@@ -52,10 +52,14 @@ class Documents:
     def refresh(self) -> None:
         """Read both if they changed.
 
+        The desired state is read first, so that the topology is at least as new as the one that it was written under: what it wants done is
+        never done for slots from before.
+
         Raises:
             StaleEpochError: a document is older than what was followed; the followed one stays.
             StoreError, FormatError: it can't be read.
         """
+        desired = self._changed(desired_key(self._cluster))
         topology = self._changed(topology_key(self._cluster))
         if topology is not None:
             data, etag = topology
@@ -63,7 +67,6 @@ class Documents:
             self._check(read, self.memory.topology_epoch, topology_key(self._cluster))
             self.topology = read
             self._follow(topology_key(self._cluster), etag)
-        desired = self._changed(desired_key(self._cluster))
         if desired is not None:
             data, etag = desired
             wanted = Desired.from_json(data, desired_key(self._cluster))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Timer
@@ -30,6 +31,7 @@ from pipeline.format.layout import PARTIAL_SUFFIX, NodePaths, desired_key
 from pipeline.format.manifest import ManifestFile
 from pipeline.format.slots import SlotRange
 from pipeline.format.topology import Topology
+from pipeline.store import Blob, ObjectStore
 from tests.support.s3 import S3
 from tests.support.sidecars import Head
 
@@ -203,6 +205,38 @@ def test_documents_are_followed_and_remembered(s3: S3, tmp_path: Path) -> None:
         assert (refused.value.fields["epoch"], refused.value.fields["followed"]) == (1, 2)
     assert followed.desired == head.desired
     assert again.desired is None
+
+
+class Busy(ObjectStore):
+    """A store into which somebody writes right after the next read."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.write: Callable[[], object] = lambda: None
+
+    def get_if_changed(self, key: str, etag: str | None) -> Blob | None:
+        try:
+            return super().get_if_changed(key, etag)
+        finally:
+            write, self.write = self.write, lambda: None
+            write()
+
+
+def test_no_desired_state_is_followed_with_a_topology_from_before_it(s3: S3, tmp_path: Path) -> None:
+    head, store = Head(s3.store), Busy(s3.url)
+    followed = Documents(store, "test", NodePaths(tmp_path))
+    head.topology(Topology(cluster="test", epoch=7, nodes=()))
+    followed.refresh()
+
+    def write() -> None:
+        head.topology(Topology(cluster="test", epoch=8, nodes=()))
+        head.want()
+
+    store.write = write
+    for desired in (None, head.desired.model_copy(update={"epoch": 1})):
+        followed.refresh()
+        assert followed.topology is not None
+        assert (followed.topology.epoch, followed.desired) == (8, desired)
 
 
 def test_what_operators_say_at_the_same_time_is_all_remembered(s3: S3, tmp_path: Path) -> None:
