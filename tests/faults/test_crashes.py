@@ -438,8 +438,25 @@ def test_the_sidecar_dies_at_a_transition(scene: Scene, folder: Path, transition
     SCENARIOS[transition](scene, Trap(sidecar_point(*transition), folder))
 
 
-@pytest.mark.parametrize("point", [point for point in IngestPoint if point is not IngestPoint.LAID])  # which a full version has not
-def test_the_ingest_process_dies(scene: Scene, folder: Path, point: IngestPoint) -> None:
+OF_FULL_VERSIONS = [point for point in IngestPoint if point is not IngestPoint.LAID]
+
+
+def test_the_ingest_process_dies_everywhere(scene: Scene, folder: Path) -> None:
+    scene.want(v1=Goal.ACTIVE)
+    for point in OF_FULL_VERSIONS[:-1]:  # what is published is not made again, so it answers no more
+        trap = Trap(point, folder)
+        scene.node.kill()
+        scene.node.launch(trap.environment)
+        trap.wait()
+    scene.answer()
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+@pytest.mark.parametrize(
+    "point", [one if one is IngestPoint.ANSWERED else pytest.param(one, marks=pytest.mark.full) for one in OF_FULL_VERSIONS]
+)
+def test_the_ingest_process_dies_and_its_sidecar_goes_on(scene: Scene, folder: Path, point: IngestPoint) -> None:
     trap = Trap(point, folder)
     scene.want(v1=Goal.ACTIVE)
     scene.node.launch(trap.environment)
@@ -472,7 +489,27 @@ def test_the_ingest_process_dies_over_a_delta(scene: Scene, folder: Path, point:
     scene.check(V3)
 
 
-@pytest.mark.parametrize("point", ShardPoint)
+OF_NO_LOAD = (ShardPoint.CLOSED, ShardPoint.UNREGISTERED)
+OF_A_LOAD = [point for point in ShardPoint if point not in OF_NO_LOAD]
+
+
+def test_the_shard_dies_everywhere(scene: Scene, folder: Path) -> None:
+    scene.want(v1=Goal.ACTIVE)
+    scene.node.start()
+    for point in OF_A_LOAD:
+        trap = Trap(point, folder)
+        scene.shard.kill()
+        scene.shard.environment = trap.environment
+        scene.shard.start()
+        scene.node.wake()
+        trap.wait()
+    scene.shard.kill()
+    scene.shard.start()
+    scene.reach(V1, State.ACTIVE)
+    scene.check(V1)
+
+
+@pytest.mark.parametrize("point", [*OF_NO_LOAD, *(pytest.param(one, marks=pytest.mark.full) for one in OF_A_LOAD)])
 def test_the_shard_dies(scene: Scene, folder: Path, point: ShardPoint) -> None:
     trap = Trap(point, folder)
     scene.shard.kill()
@@ -529,7 +566,7 @@ ON_THE_WAY = [
 HOLDERS: dict[Mode, list[str]] = {
     "replace": [
         *ON_THE_WAY,
-        *(point for point in ShardPoint if point not in {ShardPoint.CLOSED, ShardPoint.UNREGISTERED}),  # these are on no load's way
+        *OF_A_LOAD,
     ],
     "upsert": [*ON_THE_WAY, *UpsertPoint],
 }
