@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._wal = services.wal
         self._observer = RunObserver(services)
         self._runs = 0
+        self._timed_ns = 0  # when the run began whose answer will be timed; 0: none
         self._reading = True
         self._output_full = False
         self._under_way: asyncio.Task[None] | None = None
@@ -301,7 +302,14 @@ class Connection(asyncio.Protocol):
         elif took_ns >= self._config.slow_ns:
             self._observer.slow(session, commands, took_ns)
         if not self._runs % RUNS_PER_SAMPLE:
-            self._observer.sampled(session, commands, took_ns)
+            self._observer.sampled(commands, took_ns)
+            self._timed_ns = began_ns
+
+    def _answered(self, session: Session) -> None:
+        """A run's replies are on their way, or wait for what the loop does not do."""
+        if self._timed_ns:
+            self._observer.answered(session, self._timed_ns)
+            self._timed_ns = 0
 
     def _after_all(self, session: Session) -> None:
         if session.closing or self._parser.error is not None:
@@ -342,6 +350,8 @@ class Connection(asyncio.Protocol):
         [reply] = held[1]
         self._stats.output_bytes += len(reply)
         self._transport.write(reply)
+        if self._timed_ns:
+            self._answered(session)
         if self._commands or self._parser.error is not None:
             self._run()
 
@@ -361,6 +371,7 @@ class Connection(asyncio.Protocol):
             self._commands, self._place = [], 0
             if not session.closing:
                 self._send(session, replies)
+                self._answered(session)
                 return
         run = Run(replies, self._place)
         self._go_on(session, commands, run, unsynced=failed is None and self._wal.before_replies)
@@ -369,6 +380,7 @@ class Connection(asyncio.Protocol):
         """Send what can be sent; the rest, and all that follows, comes when it is done."""
         if run.replies and not unsynced and not self._transport.is_closing():
             self._send(session, run.replies)
+        self._answered(session)
         if unsynced or run.waiting is not None:
             self._turn.under_way += run.waiting is not None
             self._under_way = asyncio.get_running_loop().create_task(self._finish(session, commands, run, unsynced=unsynced))

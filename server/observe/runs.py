@@ -30,12 +30,14 @@ class RunObserver:
         """The run of these commands was slow."""
         self._services.slowlog.add(commands, took_ns // NS_PER_US, session.last_ms // MS_PER_S, session.peer, session.name)
 
-    def sampled(self, session: Session, commands: list[list[bytes]], took_ns: int) -> None:
+    def sampled(self, commands: list[list[bytes]], took_ns: int) -> None:
         """The run of these commands is one of those that fill the histograms."""
-        services = self._services
-        services.latencies.record(session.last_command, took_ns)
-        if services.config.latency_tracking:
-            services.commands.took(commands, took_ns)
+        if self._services.config.latency_tracking:
+            self._services.commands.took(commands, took_ns)
+
+    def answered(self, session: Session, began_ns: int) -> None:
+        """The replies of such a run, which began then, left."""
+        self._services.latencies.record(session.last_command, perf_counter_ns() - began_ns)
 
     def ended(self, session: Session, words: list[bytes], reply: bytes) -> None:
         """The command that was under way has its reply."""

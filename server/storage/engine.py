@@ -38,6 +38,7 @@ AHEAD_KEYS_MAX = 64  # of one MultiGet: more gain nothing, and hold the loop
 _VERSIONS_PER_MS_BITS = 20
 _EXPIRES, _LZ4, _BIG = int(Flag.EXPIRES), int(Flag.LZ4), int(Flag.BIG)  # an IntFlag's own operators cost a microsecond
 _UNREADABLE = 0xFF & ~(_EXPIRES | _LZ4 | _BIG)
+_RAISING = _UNREADABLE | _LZ4  # what is not as it is to be read, and may fail to become so
 
 
 def usable(raw: bytes | None) -> bytes:
@@ -76,7 +77,7 @@ class Engine:
         self.constructing: set[tuple[bytes, int]] = set()
         self._last_element_version = 0
         self.on_change: Callable[[bytes | None], None] | None = None  # told every changed key, None for all; see watching.py
-        self._ahead: dict[bytes, bytes] = {}  # fetched for this run, and too large for the cache
+        self._ahead: dict[bytes, bytes] = {}  # fetched for this run, and not kept in the cache
         self._ranks = live.ranks.by_key
         self._prefixes = index.prefixes  # the same lists for ever: the index changes them in place
         self._ordered = index.ordered
@@ -92,7 +93,9 @@ class Engine:
         self.reads += 1
         raw = self.cache.young.get(key)
         if raw is None:
-            raw = self._fetch(key, slot)
+            raw = self._ahead.get(key)
+            if raw is None:
+                raw = self._fetch(key, slot)
         if not raw:
             self.missing += 1
             return None
@@ -111,25 +114,25 @@ class Engine:
 
     def fetch_ahead(self, keys: Iterable[bytes]) -> None:
         """Fetch what is not at hand of some keys, by one MultiGet per database, so that `read` finds it; what fails is left to `read`."""
-        cache = self.cache
-        young = cache.young
-        wanted = [key for key in keys if key not in young]  # without a call for each
+        young = self.cache.young
+        wanted = [key for key in keys if key not in young]  # without a call for each, as all here: this is what a miss costs beside RocksDB
         if len(wanted) < 2:
             return
-        wanted = [key for key in wanted if key not in cache]
+        wanted = self.cache.lacking(wanted)
         if len(wanted) < 2:
             return
-        live: list[bytes] = []
-        by_dataset: dict[int, list[bytes]] = {}
-        for key in wanted:
-            place = self._place(key)
-            (live if place < 0 else by_dataset.setdefault(place, [])).append(key)
-        if live:
-            self._remember(live, self.live.get_many)
-        for place, owned in by_dataset.items():
-            active = self._ordered[place].whole
+        while wanted:
+            place = self._place(wanted[0])
+            if place < 0:
+                live = [key for key in wanted if self._place(key) < 0]
+                self._remember(live, self.live.get_many)
+                wanted = [key for key in wanted if self._place(key) >= 0] if len(live) < len(wanted) else []
+                continue
+            prefix, active = self._prefixes[place], self._ordered[place].whole
+            owned = [key for key in wanted if key.startswith(prefix)]
             if active is not None:
                 self._remember(owned, active.database.get_many)
+            wanted = [key for key in wanted if not key.startswith(prefix)] if len(owned) < len(wanted) else []
 
     def forget_ahead(self) -> None:
         """The run that `fetch_ahead` was meant for is over."""
@@ -237,14 +240,13 @@ class Engine:
     def _fetch(self, key: bytes, slot: int) -> bytes:
         """The value from wherever it is, fit to be kept; ABSENT if it is nowhere."""
         raw = self.cache.from_old(key)
-        if raw is None and self._ahead:
-            raw = self._ahead.get(key)
         if raw is not None:
             return raw
         self.fetches += 1
         place = self._place(key)
         raw = usable((self.live.get if place < 0 else self._ordered[place].get)(META_HEADS[slot] + key))
-        self.cache.put(key, raw)
+        if self.cache.admits():
+            self.cache.put(key, raw)
         return raw
 
     def _remember(self, keys: list[bytes], get_many: Callable[[list[bytes]], list[bytes | None]]) -> None:
@@ -255,12 +257,14 @@ class Engine:
             except NodeError:
                 return  # one block that can't be read is no reason to fail all: `read` says so to the command that needs it
             self.fetches += len(some)
-            for key, found in zip(some, values, strict=True):
-                if found is not None and found[1] & (_UNREADABLE | _LZ4):
-                    continue  # what may raise is fetched by the command that asks for it
-                raw = found or ABSENT
-                if not self.cache.put(key, raw):
-                    self._ahead[key] = raw
+            found = {key: raw or ABSENT for key, raw in zip(some, values, strict=True)}
+            for key in [key for key, raw in found.items() if raw and raw[1] & _RAISING]:
+                del found[key]  # it is fetched by the command that asks for it
+            if self.cache.admits():
+                put = self.cache.put
+                self._ahead.update((key, raw) for key, raw in found.items() if not put(key, raw))
+            else:
+                self._ahead.update(found)
 
 
 class PinnedEngine(Engine):

@@ -8,6 +8,8 @@ Rules:
 - Two generations: what is found in the older one moves to the younger one. Who needs room takes it from the older one, entry by entry, and
   when that is empty, the younger one takes its place. So what fits stays, what is read again outlives what is not, and nothing is ordered
   per read.
+- While there is room, all that is read is kept; later one value in ADMITTED_OF, by chance. What is asked for often comes by again soon, and
+  to keep what is not costs a read twice: its place, and the value that was there.
 - What goes as a whole is taken apart with later insertions, a few entries each: dropping a generation at once would hold the event loop.
 - Values of a version that is about to be activated are prepared beside both, where no read sees them, and are the younger generation from
   the turn on in which all others of the dataset are in doubt. They have their room already, so that turn frees none.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain, islice
+from random import random
 
 ABSENT = b""
 """What stands for a key that is not there: shorter than any meta value."""
@@ -26,6 +29,7 @@ VALUE_BYTES_MAX = 16 << 10  # one larger value would push out hundreds of hot on
 DOUBTS_MAX = 8  # about the older generation: each look into it asks all of them
 JOINED_KEYS_MAX = 1_000  # of the younger generation that go over into the older one at once: some 50 us
 PREPARED_SHARE = 8  # one byte in so many: they push out others' hot values, before anybody has asked for them
+ADMITTED_OF = 4
 DISMANTLED_PER_PUT = 4  # what was dropped is gone long before as much is remembered anew
 
 
@@ -54,6 +58,13 @@ class HotCache:
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
 
+    def lacking(self, keys: list[bytes]) -> list[bytes]:
+        """Those of the keys that are not here."""
+        if self._doubts:
+            return [key for key in keys if key not in self]
+        young, old = self.young, self._old
+        return [key for key in keys if key not in young and key not in old]
+
     def from_old(self, key: bytes) -> bytes | None:
         """What the older generation has of a key that the younger one lacks; it is young again. None if neither knows."""
         raw = self._old.pop(key, None)
@@ -78,6 +89,11 @@ class HotCache:
         if self._dismantled:
             self._dismantle()
         return True
+
+    def admits(self) -> bool:
+        """Whether what was just read from a database is to be put here."""
+        bytes_used = self._young_bytes + self._old_bytes + self._prepared_bytes
+        return bytes_used + VALUE_BYTES_MAX < self._bytes_max or bool(self._doubts) or random() * ADMITTED_OF < 1
 
     def drop(self, key: bytes) -> None:
         """Forget one key."""

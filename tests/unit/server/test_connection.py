@@ -144,3 +144,16 @@ def test_samples_and_slow_commands_take_the_same_way(core: Core, connect: Connec
         sent.written.clear()
     assert sum(core.services.latencies.counts_of("get")) == 1
     assert len(core.services.slowlog) == RUNS_PER_SAMPLE
+
+
+@pytest.mark.parametrize("asked", [GET, SET, GET + SET])
+def test_a_sample_lasts_until_its_replies_leave(core: Core, connect: Connect, turns: Turns, asked: bytes) -> None:
+    def timed() -> int:
+        return sum(sum(core.services.latencies.counts_of(name)) for name in ("get", "set"))
+
+    connection, _ = connect()
+    for _ in range(RUNS_PER_SAMPLE):
+        connection.data_received(asked)
+        assert timed() == 0
+        turns.end()
+    assert timed() == 1

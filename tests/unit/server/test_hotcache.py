@@ -135,6 +135,29 @@ def test_a_value_that_is_read_again_and_again_outlives_many_that_are_read_once()
     assert len(cache) == 50
 
 
+def test_what_was_just_read_is_kept_while_there_is_room_and_later_by_chance() -> None:
+    cache = HotCache(1 << 20)
+    keys = [b"%d" % number for number in range(200)]
+    for number, key in enumerate(keys):
+        assert cache.admits() or number > 90
+        cache.put(key, bytes(10 << 10))
+    assert 0 < sum(cache.admits() for _ in range(1_000)) < 500
+    cache.doubt(lambda key: key in keys)
+    assert all(cache.admits() for _ in range(100)), "what is in doubt is room"
+
+
+@given(st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)))
+def test_what_is_lacking_is_what_is_not_here(old: set[bytes], doubted: set[bytes], young: set[bytes]) -> None:
+    cache = HotCache(1 << 20)
+    for key in old:
+        cache.put(key, b"value")
+    if doubted:
+        cache.doubt(lambda key: key in doubted)
+    for key in young:
+        cache.put(key, b"value")
+    assert cache.lacking(KEYS) == [key for key in KEYS if key not in cache]
+
+
 def test_values_that_would_push_out_too_much_are_not_kept() -> None:
     cache = HotCache(1 << 20)
     assert cache.put(b"a", ABSENT)
