@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F  # noqa: N812 -- PySpark's own convention
+from pyspark.sql import DataFrame
 from pyspark.sql.types import BinaryType, StringType
 
 from pipeline.format.keys import element_version
@@ -21,12 +18,13 @@ from pipeline.format.values import ValueType
 from pipeline.spec import DatasetSpec
 from pipeline.template import Template
 from udtf.encode import Encoder
-from udtf.placement import SPLIT_ROWS_MIN, Placement, even_borders, place_elements
+from udtf.placement import ROW_BYTES, SPLIT_ROWS_MIN, Placement, even_borders, place_elements
 
 SAMPLE_ROWS_PER_TASK = 100  # a task's share is then off by a tenth or so
 SAMPLE_ROWS_MIN, SAMPLE_ROWS_MAX = 20_000, 1_000_000  # the latter are some 100 MB on the driver
 SEED = 20_117  # any: the same table gives the same borders
 PLAIN_BYTES = 24  # what a number, a date or a moment becomes, at most about
+UNSEEN_BYTES_MAX = ROW_BYTES // 2  # of a row's numbers that are taken for granted: NULLs take a third off its weight at most
 
 _WIDTH = "${width}"  # a name that no template can use
 
@@ -45,32 +43,33 @@ class Sample:
         return max(self.widths, default=0)
 
 
-def draw(source: DataFrame, columns: Sequence[str], rows: int, needed: Sequence[str] = (), counted: str | None = None) -> Sample:
-    """About so many rows, evenly drawn, with these columns; all if there are no more. Those that lack a `needed` column are left out; in
-    `counted` sizes stand for the values.
+def draw(source: DataFrame, columns: Sequence[str], rows: int, *, whole: bool = False, counted: str | None = None) -> Sample:
+    """About so many rows, evenly drawn, with these columns; all if there are no more. With `whole`, those that lack a column are left out;
+    in `counted` sizes stand for the values.
     """
     total = source.count()
-    some = source if total <= rows else source.where(F.rand(SEED) < rows / total)
-    for name in needed:
-        some = some.where(F.col(f"`{name}`").isNotNull())
-    wanted = [_size(source, name).alias(name) if name == counted else F.col(f"`{name}`") for name in columns]
-    drawn = some.select(*wanted, _width(source).alias(_WIDTH)).toArrow()
+    fields = source.schema.fields
+    named = {field.name: f"c{at}" for at, field in enumerate(fields)}  # SQL does not take every name
+    texts = [isinstance(field.dataType, StringType | BinaryType) for field in fields]
+    looked = texts.count(False) * PLAIN_BYTES > UNSEEN_BYTES_MAX
+    sizes = {field.name: _size(named[field.name], is_text, looked) for field, is_text in zip(fields, texts, strict=True)}
+    wanted = [sizes[name] if name == counted else named[name] for name in columns]
+    wanted.append(f"{sum(map(len, named))}L + " + " + ".join(f"coalesce({size}, 0)" for size in sizes.values()))
+    some = source.toDF(*named.values())
+    if total > rows:
+        some = some.where(f"rand({SEED}) < {rows / total}D")
+    drawn = some.selectExpr(*wanted).toArrow().rename_columns([*columns, _WIDTH])
+    if whole:
+        drawn = drawn.drop_null()
     widths = drawn.column(_WIDTH).to_pylist()
     return Sample(drawn.drop_columns([_WIDTH]).combine_chunks().to_batches(), widths, total)
 
 
-def _width(source: DataFrame) -> Column:
-    """The bytes of a row: names, as a hash of one row has them, and values."""
-    sizes = (F.coalesce(_size(source, name), F.lit(0)) + len(name) for name in source.columns)
-    return reduce(add, sizes, F.lit(0)).cast("long")
-
-
-def _size(source: DataFrame, name: str) -> Column:
-    """The bytes of one value; NULL for NULL."""
-    column = F.col(f"`{name}`")
-    if isinstance(source.schema[name].dataType, StringType | BinaryType):
-        return F.octet_length(column)
-    return F.when(column.isNotNull(), F.lit(PLAIN_BYTES))
+def _size(name: str, is_text: bool, looked: bool) -> str:
+    """The bytes of one value, as SQL; NULL for NULL, if it is looked at."""
+    if is_text:
+        return f"octet_length({name})"
+    return f"if({name} IS NULL, NULL, {PLAIN_BYTES})" if looked else str(PLAIN_BYTES)
 
 
 def plan_placement(
@@ -84,7 +83,7 @@ def plan_placement(
     rows = min(max(SAMPLE_ROWS_PER_TASK * tasks, SAMPLE_ROWS_MIN), SAMPLE_ROWS_MAX)
     if not spec.has_elements:
         key_columns = tuple(dict.fromkeys(spec.key_template.columns))
-        sample = draw(source, key_columns, rows, needed=key_columns)
+        sample = draw(source, key_columns, rows, whole=True)
         ikeys = [ikey for batch in sample.batches for ikey in encoder.ikeys(batch).to_pylist()]
         return replace(whole, borders=even_borders(zip(ikeys, sample.widths, strict=True), tasks)), sample.widest
     counted = _value_alone(spec)

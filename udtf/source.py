@@ -55,12 +55,13 @@ def read_source(spark: SparkSession, spec: DatasetSpec, version: str) -> DataFra
         TableNotFoundError, UnknownColumnError, SpecError: the spec does not fit the table.
     """
     table = spec.source.table
-    if not spark.catalog.tableExists(table):
-        message = f"the Hive metastore has no table {table}: check field source.table, and that the job reaches the right metastore"
-        raise TableNotFoundError(message, table=table)
     try:
         frame = spark.table(table)
-    except AnalysisException as broken:  # the metastore has it, but can't say what it is: a view over a table that is gone
+    except AnalysisException as broken:
+        if not spark.catalog.tableExists(table):
+            message = f"the Hive metastore has no table {table}: check field source.table, and that the job reaches the right metastore"
+            raise TableNotFoundError(message, table=table) from broken
+        # the metastore has it, but can't say what it is: a view over a table that is gone
         raise SpecError(f"field source.table: Spark can't read {table}: {reason(broken)}", table=table) from broken
     fields = {field.name: field for field in frame.schema.fields}
     _check_columns(spec, fields)
@@ -180,4 +181,4 @@ def _as_sent(field: StructField) -> Column:
     column = F.col(f"`{field.name}`")
     if isinstance(field.dataType, _NESTED):
         return F.to_json(column, JSON_OPTIONS).alias(field.name)
-    return column.alias(field.name)
+    return column

@@ -40,7 +40,7 @@ from tests.support.sstread import read_deletes, read_version, read_whole
 from tests.support.tables import documented_texts
 from udtf.build import BATCH_BYTES_SETTING, UNMEASURED, Plan, assemble, build_version, described, plan_build, unmeasured, write
 from udtf.progress import Seen, job_group, watched
-from udtf.sample import PLAIN_BYTES, plan_placement
+from udtf.sample import PLAIN_BYTES, draw, plan_placement
 
 VERSION = "2026-11-22"
 
@@ -242,6 +242,15 @@ def test_batches_are_measured_only_where_rows_are_wide(world: World) -> None:
     assert found["narrow"][1]
     assert found["wide"] == (number + len("text") + 8000, False)
     assert found["made"] == (number + len("near") + len("[8]"), True)
+
+
+def test_the_sample_looks_at_numbers_only_where_their_nulls_matter(world: World) -> None:
+    few = world.spark.sql("SELECT 'key', int(NULL)").toDF("${k}", "`n`")
+    many = world.spark.sql("SELECT 'key', 7, int(NULL), int(NULL), int(NULL), int(NULL)").toDF("k", *"abcde")
+    assert draw(few, ["${k}"], 10).widths == [len("${k}`n`") + 3 + PLAIN_BYTES]
+    assert draw(many, ["k"], 10).widths == [len("kabcde") + 3 + PLAIN_BYTES]
+    sized = draw(few, ["${k}"], 10, counted="${k}")
+    assert (sized.batches[0].to_pydict(), sized.rows) == ({"${k}": [3]}, 1)
 
 
 @pytest.mark.parametrize("name", ["empty-hash", "empty-zset"])
