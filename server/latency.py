@@ -1,9 +1,10 @@
 """How long clients' commands take in this shard, as histograms that only grow; whoever asks twice sees what happened in between.
 
 Rules:
-- What is timed is one run: all commands of one received buffer, under the name of its last one, from its beginning until the kernel has its
-  replies: what a client waits for once its bytes are here, the other runs of a turn of the loop and its writes among that, as replies leave
-  at its end. Not in it: the disk under `appendfsync always`, and turns after the first of a command that takes several.
+- What is timed is one run: all commands of one received buffer, under the name of its last one, from its beginning until its replies are
+  written to the socket. That is what a client waits for once its bytes are here: replies leave at the end of a turn of the loop, so the
+  turn's other runs, and its writes, are in it. Not in it: the disk under `appendfsync always`, and the turns after the first of a command
+  that takes several.
 - To keep one costs a microsecond or two, so only every RUNS_PER_SAMPLE-th of a connection is.
 - A turn of the loop that is late by SLOW_TURN_NS is logged, and the longest one kept.
 - `loop` is how late the event loop turns: a timer's lateness, which sees what runs between the commands, and a processor taken away.

@@ -306,10 +306,9 @@ class Connection(asyncio.Protocol):
             self._timed_ns = began_ns
 
     def _answered(self, session: Session) -> None:
-        """A run's replies are on their way, or wait for what the loop does not do."""
-        if self._timed_ns:
-            self._observer.answered(session, self._timed_ns)
-            self._timed_ns = 0
+        """The replies of a run that is timed are on their way, or wait for what is not in its time."""
+        self._observer.answered(session, self._timed_ns)
+        self._timed_ns = 0
 
     def _after_all(self, session: Session) -> None:
         if session.closing or self._parser.error is not None:
@@ -371,7 +370,8 @@ class Connection(asyncio.Protocol):
             self._commands, self._place = [], 0
             if not session.closing:
                 self._send(session, replies)
-                self._answered(session)
+                if self._timed_ns:
+                    self._answered(session)
                 return
         run = Run(replies, self._place)
         self._go_on(session, commands, run, unsynced=failed is None and self._wal.before_replies)
@@ -380,7 +380,8 @@ class Connection(asyncio.Protocol):
         """Send what can be sent; the rest, and all that follows, comes when it is done."""
         if run.replies and not unsynced and not self._transport.is_closing():
             self._send(session, run.replies)
-        self._answered(session)
+        if self._timed_ns:
+            self._answered(session)
         if unsynced or run.waiting is not None:
             self._turn.under_way += run.waiting is not None
             self._under_way = asyncio.get_running_loop().create_task(self._finish(session, commands, run, unsynced=unsynced))

@@ -108,31 +108,25 @@ class Engine:
     def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As `read`; what is not at hand by one MultiGet per database."""
         self.fetch_ahead(keys)
-        values = [self.read(key, key_slot(key)) for key in keys]
-        self._ahead.clear()
-        return values
+        try:
+            return [self.read(key, key_slot(key)) for key in keys]
+        finally:
+            self._ahead.clear()
 
     def fetch_ahead(self, keys: Iterable[bytes]) -> None:
         """Fetch what is not at hand of some keys, by one MultiGet per database, so that `read` finds it; what fails is left to `read`."""
         young = self.cache.young
-        wanted = [key for key in keys if key not in young]  # without a call for each, as all here: this is what a miss costs beside RocksDB
+        wanted = [key for key in keys if key not in young]  # without a call for each
         if len(wanted) < 2:
             return
         wanted = self.cache.lacking(wanted)
         if len(wanted) < 2:
             return
-        while wanted:
-            place = self._place(wanted[0])
+        for place, keys_there in self._by_place(wanted).items():
             if place < 0:
-                live = [key for key in wanted if self._place(key) < 0]
-                self._remember(live, self.live.get_many)
-                wanted = [key for key in wanted if self._place(key) >= 0] if len(live) < len(wanted) else []
-                continue
-            prefix, active = self._prefixes[place], self._ordered[place].whole
-            owned = [key for key in wanted if key.startswith(prefix)]
-            if active is not None:
-                self._remember(owned, active.database.get_many)
-            wanted = [key for key in wanted if not key.startswith(prefix)] if len(owned) < len(wanted) else []
+                self._remember(keys_there, self.live.get_many)
+            elif (active := self._ordered[place].whole) is not None:
+                self._remember(keys_there, active.database.get_many)
 
     def forget_ahead(self) -> None:
         """The run that `fetch_ahead` was meant for is over."""
@@ -236,6 +230,18 @@ class Engine:
         """Where in the index the dataset of a key stands; negative if none owns it."""
         place = bisect_right(self._prefixes, key) - 1
         return place if place >= 0 and key.startswith(self._prefixes[place]) else -1
+
+    def _by_place(self, keys: list[bytes]) -> dict[int, list[bytes]]:
+        """Keys by where they are read from, as `_place` says; most often all are one dataset's, which is seen without a call for each."""
+        place = self._place(keys[0])
+        if place >= 0:
+            prefix = self._prefixes[place]
+            if all([key.startswith(prefix) for key in keys]):  # noqa: C419 -- a generator takes twice as long
+                return {place: keys}
+        found: dict[int, list[bytes]] = {}
+        for key in keys:
+            found.setdefault(self._place(key), []).append(key)
+        return found
 
     def _fetch(self, key: bytes, slot: int) -> bytes:
         """The value from wherever it is, fit to be kept; ABSENT if it is nowhere."""

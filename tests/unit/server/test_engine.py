@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,27 @@ def test_a_compressed_string_is_read_as_it_was(live: Database) -> None:
     engine.write(b"a", slot, packed)
     assert engine.read(b"a", slot) == encode_string(text, NOW_MS + 1)
     assert engine.read_many([b"a", b"b"]) == [encode_string(text, NOW_MS + 1), None]
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+def test_what_is_fetched_ahead_is_what_a_read_finds_kept_or_not(live: Database, admitted: bool) -> None:
+    index = DatasetIndex()
+    index.add(dataset("bulk", "bulk:"))
+    index.by_name["bulk"].get = live.get  # it has no version: its keys are not fetched ahead, and read one by one
+    engine = engine_of(live, index, lambda: NOW_MS)
+    packed = encode_compressed(b"x" * 4_096)
+    assert packed is not None
+    rows = {b"a": encode_string(b"1"), b"bulk:b": encode_string(b"2"), b"c": packed, b"late": encode_string(b"3", NOW_MS)}
+    for key, raw in rows.items():
+        live.put(meta_key(key), raw)
+    keys = [*rows, b"absent", b"a"]
+    with patch.object(HotCache, "admits", return_value=admitted):
+        found = engine.read_many(keys)
+        assert found == [rows[b"a"], rows[b"bulk:b"], encode_string(b"x" * 4_096), None, None, rows[b"a"]]
+        assert (b"a" in engine.cache) == admitted
+        engine.write(b"a", key_slot(b"a"), encode_string(b"new"))
+        engine.live.commit()
+        assert engine.read_many(keys)[0] == encode_string(b"new")
 
 
 def test_a_dataset_that_can_not_be_read_says_which_and_why(live: Database) -> None:
