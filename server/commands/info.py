@@ -1,6 +1,6 @@
 """INFO: the shard in sections, for people and monitors. Names are Redis' where Redis has them, and only where they are true here.
 
-`used_memory` is the memory of the process: there is no allocator of its own whose share could be told apart.
+`used_memory` is the memory of the process: Python's objects, which have an allocator of their own, and RocksDB's are in it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import resource
 import sys
 from collections.abc import Callable, Mapping
 
+from server.allocator import allocator
 from server.cluster.roles import replication_fields
 from server.commands.connection import REDIS_VERSION
 from server.commands.registry import Family
@@ -99,6 +100,7 @@ def _memory(session: Session) -> Fields:
         "maxmemory_human": "0B",
         "maxmemory_policy": "noeviction",
         "mem_fragmentation_ratio": "1.00",
+        "mem_allocator": allocator(),
         "hot_values": len(session.services.engine.cache),
         "hot_cache_bytes_max": settings.hot_cache_bytes,
         "block_cache_bytes_max": settings.block_cache_bytes,

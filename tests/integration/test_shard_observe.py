@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from ctypes.util import find_library
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -68,6 +69,18 @@ def test_info_has_what_monitors_read(client: RawClient) -> None:
     assert "cmdstat_info" in info(client, "everything")
     assert info(client, "nosuch") == {}
     assert "wal_bytes" in info(client, "rocksdb")
+
+
+def test_memory_comes_from_jemalloc_where_it_is_installed(client: RawClient) -> None:
+    assert info(client, "memory")["mem_allocator"].partition("-")[0] == ("jemalloc" if find_library("jemalloc") else "libc")
+
+
+def test_an_allocator_that_was_chosen_before_stays(shard: ShardProcess) -> None:
+    shard.stop()
+    shard.environment["LD_PRELOAD"] = "libchosenmalloc.so"  # the loader says that there is none, and goes on
+    shard.start()
+    with RawClient(shard.admin_socket) as client:
+        assert info(client, "memory")["mem_allocator"] == "libc"
 
 
 def test_what_the_caches_answer_is_counted(shard: ShardProcess, client: RawClient) -> None:
