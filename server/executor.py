@@ -27,6 +27,7 @@ from pipeline.format.slots import key_slot
 from server.cluster.topology import ClusterView
 from server.commands.registry import NO_SLOT, Command
 from server.commands.transactions import Queued
+from server.reads import REPLY_BYTES_PER_RUN_MAX, Reads
 from server.refusals import refusal
 from server.resp import texts
 from server.resp.parser import Command as Words
@@ -38,7 +39,6 @@ from server.writing import check_writable
 
 COMMANDS_PER_RUN_MIN = 2
 COMMANDS_PER_RUN_MAX = 512  # about 5 ms of quick commands between two turns of the loop
-REPLY_BYTES_PER_RUN_MAX = 256 << 10  # handed to the transport at once; beyond it, the peer's pace decides
 
 _NEVER_QUEUED = frozenset({"exec", "discard", "multi", "watch", "quit", "reset"})
 _QUEUED = simple("QUEUED")
@@ -72,6 +72,7 @@ class Executor:
         self._gate = services.gate
         self._commands = services.commands
         self._quick = table | {name.upper(): command for name, command in table.items()}  # the spellings that clients send
+        self._reads = Reads(self._quick, services)
         self._log = structlog.get_logger("server.executor")
 
     def run_one(self, session: Session, words: Words) -> bytes | Awaitable[bytes]:
@@ -89,9 +90,12 @@ class Executor:
         first = place
         stop = min(len(commands), place + session.run_commands_max)
         if stop - place > 1:
-            self._fetch_ahead(session, commands[place:stop])
+            reply_bytes = self._reads.answer(session, commands[place:stop], replies)
+            place += len(replies)
+            if stop - place > 1 and reply_bytes < REPLY_BYTES_PER_RUN_MAX:
+                self._fetch_ahead(session, commands[place:stop])
         call, live = self._call, self._live
-        while place < stop:
+        while place < stop and reply_bytes < REPLY_BYTES_PER_RUN_MAX:
             words = commands[place]
             place += 1
             try:
@@ -103,7 +107,7 @@ class Executor:
                 break
             replies.append(reply)
             reply_bytes += len(reply)
-            if reply_bytes >= REPLY_BYTES_PER_RUN_MAX or live.pending_bytes >= PENDING_BYTES_MAX or session.closing:
+            if live.pending_bytes >= PENDING_BYTES_MAX or session.closing:
                 break
         self._engine.forget_ahead()
         if reply_bytes >= REPLY_BYTES_PER_RUN_MAX:

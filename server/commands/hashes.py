@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 
 from pipeline.format.values import Flag, ValueType, bulk
-from server.commands.registry import LOOKS_AT_KEY, READS_KEY, Family
+from server.commands.registry import DECLINED, LOOKS_AT_KEY, READS_KEY, Family
 from server.resp import texts
 from server.resp.replies import EMPTY_ARRAY, NULL, ReplyError, array, integer, map_header
 from server.session import Session
@@ -39,6 +39,11 @@ def read_hash(session: Session, key: bytes, slot: int) -> bytes | None:
     return raw
 
 
+def _is_packed(raw: bytes) -> bool:
+    """Whether this is a hash that is packed in its meta value."""
+    return raw[0] == HASH and not raw[1] & BIG
+
+
 def find_field(session: Session, key: bytes, slot: int, raw: bytes | None, field: bytes) -> bytes | None:
     """The value of one field as a bulk; None if it is not there."""
     if raw is None:
@@ -54,7 +59,14 @@ def bulk_bytes(one: bytes) -> bytes:
     return one[one.index(b"\n") + 1 : -2]
 
 
-@FAMILY.command("hget", 3, "readonly fast", READS_KEY)
+def _hget_from(session: Session, words: list[bytes], raw: bytes | None) -> bytes:
+    if raw is not None and not _is_packed(raw):
+        return DECLINED
+    found = None if raw is None else session.services.fields.find(raw, words[2:])[0]
+    return NULL[session.resp] if found is None else found
+
+
+@FAMILY.command("hget", 3, "readonly fast", READS_KEY, answer=_hget_from)
 def hget(session: Session, words: list[bytes], slot: int) -> bytes:
     """The value of one field."""
     found = find_field(session, words[1], slot, read_hash(session, words[1], slot), words[2])
@@ -84,21 +96,29 @@ def hlen(session: Session, words: list[bytes], slot: int) -> bytes:
     return integer(0 if raw is None else packed.count(raw))
 
 
-@FAMILY.command("hmget", -3, "readonly fast", READS_KEY)
+def _hmget_from(session: Session, words: list[bytes], raw: bytes | None) -> bytes:
+    fields = words[2:]
+    if raw is not None and (not _is_packed(raw) or len(fields) > FIELDS_PER_TURN):
+        return DECLINED
+    null = NULL[session.resp]
+    if raw is None:
+        return array(len(fields)) + null * len(fields)
+    return array(len(fields)) + b"".join([null if one is None else one for one in session.services.fields.find(raw, fields)])
+
+
+@FAMILY.command("hmget", -3, "readonly fast", READS_KEY, answer=_hmget_from)
 def hmget(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
     """The values of some fields."""
     raw = read_hash(session, words[1], slot)
-    null = NULL[session.resp]
+    reply = _hmget_from(session, words, raw)
+    if reply or raw is None:
+        return reply
     fields = words[2:]
-    if raw is None:
-        return array(len(fields)) + null * len(fields)
     if len(fields) > FIELDS_PER_TURN:
         return _many_fields(session, words[1], slot, raw, fields)
-    if raw[1] & BIG:
-        values = session.big(words[1], slot, raw).fields(fields)
-        return array(len(fields)) + b"".join([null if one is None else bulk(one) for one in values])
-    found = session.services.fields.find(raw, fields)
-    return array(len(fields)) + b"".join([null if one is None else one for one in found])
+    null = NULL[session.resp]
+    values = session.big(words[1], slot, raw).fields(fields)
+    return array(len(fields)) + b"".join([null if one is None else bulk(one) for one in values])
 
 
 async def _many_fields(session: Session, key: bytes, slot: int, raw: bytes, fields: list[bytes]) -> bytes:
@@ -124,17 +144,23 @@ async def field_values(session: Session, big: BigCollection, key: bytes, fields:
     return values
 
 
-@FAMILY.command("hgetall", 2, "readonly", READS_KEY, tips="nondeterministic_output_order")
+def _hgetall_from(session: Session, _words: list[bytes], raw: bytes | None) -> bytes:
+    if raw is None:
+        return map_header(0, session.resp)
+    if not _is_packed(raw):
+        return DECLINED
+    pairs, bulks = packed.hash_bulks(raw)
+    return map_header(pairs, session.resp) + bulks
+
+
+@FAMILY.command("hgetall", 2, "readonly", READS_KEY, tips="nondeterministic_output_order", answer=_hgetall_from)
 def hgetall(session: Session, words: list[bytes], slot: int) -> bytes | Awaitable[bytes]:
     """All fields and values of a hash."""
     raw = read_hash(session, words[1], slot)
-    if raw is None:
-        return map_header(0, session.resp)
-    if raw[1] & BIG:
+    if raw is not None and raw[1] & BIG:
         resp = session.resp
         return _all_of(session.big(words[1], slot, raw), lambda pairs: map_header(pairs, resp), _both)
-    pairs, bulks = packed.hash_bulks(raw)
-    return map_header(pairs, session.resp) + bulks
+    return _hgetall_from(session, words, raw)
 
 
 @FAMILY.command("hkeys", 2, "readonly", READS_KEY, tips="nondeterministic_output_order")

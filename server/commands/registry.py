@@ -19,6 +19,11 @@ from server.session import Session
 
 Handler = Callable[[Session, list[bytes], int], bytes | Awaitable[bytes]]
 
+Answer = Callable[[Session, list[bytes], bytes | None], bytes]
+"""The reply of a command from the meta value of its one key (None: there is no such key), or DECLINED, if it takes more than that."""
+
+DECLINED = b""
+
 NO_SLOT = -1
 _BLIND = "set"  # Redis' key specification says that it reads, which it does only if an option wants it
 WORDS_MAX = 1 << 31  # no command has a smaller limit of its own than the parser's
@@ -70,6 +75,7 @@ class Command:
 
     `least` and `most` are its arity, `first_key` and `single_key` where its keys stand, `reads_key` whether it
     reads the value of the one key that is its first argument, `looks_at_one_key` whether that is all that it does to keys.
+    `answer`, if it has one, gives what `run` would wherever it does not decline.
     """
 
     name: str
@@ -89,6 +95,7 @@ class Command:
     single_key: bool
     reads_key: bool
     looks_at_one_key: bool
+    answer: Answer | None = None
     subcommands: dict[bytes, Command] = field(default_factory=dict)
     calls: int = 0  # counted where it runs: that is what costs least
 
@@ -111,11 +118,12 @@ class Family:
         categories: str = "",
         tips: str = "",
         admin_only: bool = False,
+        answer: Answer | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated function as a command; its docstring is the summary of COMMAND DOCS."""
 
         def declare(run: Handler) -> Handler:
-            self.add(name, run, arity, flags, keys, categories=categories, tips=tips, admin_only=admin_only)
+            self.add(name, run, arity, flags, keys, categories=categories, tips=tips, admin_only=admin_only, answer=answer)
             return run
 
         return declare
@@ -136,6 +144,7 @@ class Family:
         tips: str = "",
         admin_only: bool = False,
         bare: bool = False,
+        answer: Answer | None = None,
     ) -> None:
         """Declare a command in full."""
         words = tuple(flags.split())
@@ -158,6 +167,7 @@ class Family:
                 single_key=keys.first == keys.last == 1,
                 looks_at_one_key=keys.first == keys.last == 1 and "write" not in words,
                 reads_key=keys.first == keys.last == 1 and keys.access.startswith(("RO", "RW")) and name != _BLIND,
+                answer=answer,
             )
         )
 

@@ -8,7 +8,7 @@ from pipeline.format.keys import USER_KEY_BYTES_MAX
 from pipeline.format.slots import key_slot
 from pipeline.format.values import HEAD_BYTES, ValueType, body_start, encode_string, expiry_ms, with_expiry
 from server.commands.expiry import UNITS_MS, future_ms
-from server.commands.registry import READS_KEY, Family, Keys
+from server.commands.registry import DECLINED, READS_KEY, Family, Keys
 from server.resp import texts
 from server.resp.replies import NULL, OK, ReplyError, array, bulk, integer
 from server.session import Session
@@ -32,16 +32,22 @@ def read_string(session: Session, key: bytes, slot: int) -> bytes | None:
     return raw
 
 
-@FAMILY.command("get", 2, "readonly fast", READS_KEY)
-def get(session: Session, words: list[bytes], slot: int) -> bytes:
-    """The value of a string."""
-    raw = session.engine.read(words[1], slot)
+def _get_from(session: Session, _words: list[bytes], raw: bytes | None) -> bytes:
     if raw is None:
         return NULL[session.resp]
     if raw[0] != _STRING:
-        raise ReplyError(texts.WRONG_TYPE)
+        return DECLINED
     value = raw[body_start(raw) if raw[1] else HEAD_BYTES :]
     return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+@FAMILY.command("get", 2, "readonly fast", READS_KEY, answer=_get_from)
+def get(session: Session, words: list[bytes], slot: int) -> bytes:
+    """The value of a string."""
+    reply = _get_from(session, words, session.engine.read(words[1], slot))
+    if not reply:
+        raise ReplyError(texts.WRONG_TYPE)
+    return reply
 
 
 @FAMILY.command("mget", -2, "readonly fast", Keys(1, -1, 1, "RO access"), tips="request_policy:multi_shard")

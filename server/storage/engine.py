@@ -107,26 +107,93 @@ class Engine:
 
     def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As `read`; what is not at hand by one MultiGet per database."""
-        self.fetch_ahead(keys)
+        wanted = list(keys)
         try:
-            return [self.read(key, key_slot(key)) for key in keys]
+            found = self.values(wanted, [key_slot(key) for key in wanted])
         finally:
             self._ahead.clear()
+        self.count(len(found), sum(raw is None for raw in found))
+        return found
+
+    def values(self, keys: list[bytes], slots: list[int]) -> list[bytes | None]:
+        """As `read` of each, but that nothing is counted as read: see `count`. The keys have these slots.
+
+        Raises:
+            ReplyError, NodeError, FormatError: one of them can't be read.
+        """
+        young = self.cache.young
+        found = [young.get(key) for key in keys]
+        if not all(found):
+            found = (self._by_one_fetch(keys, slots) if self.cache.lacks_all(keys) else None) or self._from_everywhere(keys, slots)
+        return [raw if raw and not raw[1] & _EXPIRES else self._unless_expired(key, raw) for key, raw in zip(keys, found, strict=True)]
+
+    def _from_everywhere(self, keys: list[bytes], slots: list[int]) -> list[bytes | None]:
+        self.fetch_ahead(keys)
+        return [self._at_hand(key, slot) for key, slot in zip(keys, slots, strict=True)]
+
+    def _at_hand(self, key: bytes, slot: int) -> bytes:
+        """The value of a key, which was fetched ahead if that could be done."""
+        raw = self.cache.young.get(key)
+        if raw is None:
+            raw = self._ahead.get(key)
+            if raw is None:
+                raw = self._fetch(key, slot)
+        return raw
+
+    def _by_one_fetch(self, keys: list[bytes], slots: list[int]) -> list[bytes | None] | None:
+        """The values of keys of which the hot values know none, if all are of one database; None if they are not."""
+        places = self._by_place(keys)
+        get_many = self._get_many_of(next(iter(places)))
+        if len(places) > 1 or get_many is None:
+            return None
+        heads = [META_HEADS[slot] + key for slot, key in zip(slots, keys, strict=True)]
+        raws: list[bytes | None] = []
+        for first in range(0, len(heads), AHEAD_KEYS_MAX):
+            raws += get_many(heads[first : first + AHEAD_KEYS_MAX])
+        self.fetches += len(keys)
+        found = [raw if raw and not raw[1] else usable(raw) for raw in raws]
+        if self.cache.admits(self.reads, self.fetches):
+            for key, raw in zip(keys, found, strict=True):
+                self.cache.put(key, raw)
+        return [*found]
+
+    def _get_many_of(self, place: int) -> Callable[[list[bytes]], list[bytes | None]] | None:
+        if place < 0:
+            return self.live.get_many
+        active = self._ordered[place].whole
+        return None if active is None else active.database.get_many
+
+    def keep_ahead(self, keys: list[bytes], values: list[bytes | None]) -> None:
+        """Values that `values` gave, and that were not used: `read` finds them until `forget_ahead`."""
+        self._ahead.update((key, raw) for key, raw in zip(keys, values, strict=True) if raw is not None)
+
+    def count(self, reads: int, missing: int) -> None:
+        """So many keys were looked for, and so many of them not found."""
+        self.reads += reads
+        self.missing += missing
+
+    def _unless_expired(self, key: bytes, raw: bytes | None) -> bytes | None:
+        if not raw:
+            return None
+        if (expiry_ms(raw) or 0) <= self.clock():
+            self.expired_seen.append(key)
+            return None
+        return raw
 
     def fetch_ahead(self, keys: Iterable[bytes]) -> None:
         """Fetch what is not at hand of some keys, by one MultiGet per database, so that `read` finds it; what fails is left to `read`."""
         young = self.cache.young
-        wanted = [key for key in keys if key not in young]  # without a call for each
+        ahead = self._ahead
+        wanted = [key for key in keys if key not in young and key not in ahead]  # without a call for each
         if len(wanted) < 2:
             return
         wanted = self.cache.lacking(wanted)
         if len(wanted) < 2:
             return
         for place, keys_there in self._by_place(wanted).items():
-            if place < 0:
-                self._remember(keys_there, self.live.get_many)
-            elif (active := self._ordered[place].whole) is not None:
-                self._remember(keys_there, active.database.get_many)
+            get_many = self._get_many_of(place)
+            if get_many is not None:
+                self._remember(keys_there, get_many)
 
     def forget_ahead(self) -> None:
         """The run that `fetch_ahead` was meant for is over."""
@@ -251,7 +318,7 @@ class Engine:
         self.fetches += 1
         place = self._place(key)
         raw = usable((self.live.get if place < 0 else self._ordered[place].get)(META_HEADS[slot] + key))
-        if self.cache.admits():
+        if self.cache.admits(self.reads, self.fetches):
             self.cache.put(key, raw)
         return raw
 
@@ -266,7 +333,7 @@ class Engine:
             found = {key: raw or ABSENT for key, raw in zip(some, values, strict=True)}
             for key in [key for key, raw in found.items() if raw and raw[1] & _RAISING]:
                 del found[key]  # it is fetched by the command that asks for it
-            if self.cache.admits():
+            if self.cache.admits(self.reads, self.fetches):
                 put = self.cache.put
                 self._ahead.update((key, raw) for key, raw in found.items() if not put(key, raw))
             else:

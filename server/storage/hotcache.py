@@ -9,7 +9,8 @@ Rules:
   when that is empty, the younger one takes its place. So what fits stays, what is read again outlives what is not, and nothing is ordered
   per read.
 - While there is room, all that is read is kept; later one value in ADMITTED_OF, by chance. What is asked for often comes by again soon, and
-  to keep what is not costs a read twice: its place, and the value that was there.
+  to keep what is not costs a read twice: its place, and the value that was there. Where next to nothing is asked for again, as in a walk
+  over all keys, one in SPARINGLY_OF is enough to notice that this has changed.
 - What goes as a whole is taken apart with later insertions, a few entries each: dropping a generation at once would hold the event loop.
 - Values of a version that is about to be activated are prepared beside both, where no read sees them, and are the younger generation from
   the turn on in which all others of the dataset are in doubt. They have their room already, so that turn frees none.
@@ -30,6 +31,9 @@ DOUBTS_MAX = 8  # about the older generation: each look into it asks all of them
 JOINED_KEYS_MAX = 1_000  # of the younger generation that go over into the older one at once: some 50 us
 PREPARED_SHARE = 8  # one byte in so many: they push out others' hot values, before anybody has asked for them
 ADMITTED_OF = 2  # from 4 on, what is newly asked for waits too long: under Zipf, fewer hits for the next 500,000 reads
+SPARINGLY_OF = 32
+HITS_WORTH_OF = 8  # a hit in so many reads, or to keep values costs more than they save
+FETCHES_PER_LOOK = 10_000
 DISMANTLED_PER_PUT = 4  # what was dropped is gone long before as much is remembered anew
 
 
@@ -39,7 +43,19 @@ class HotCache:
     Affects speed alone: `bytes_max`, what all that is kept takes together; 0 keeps nothing.
     """
 
-    __slots__ = ("_bytes_max", "_dismantled", "_doubts", "_old", "_old_bytes", "_prepared", "_prepared_bytes", "_young_bytes", "young")
+    __slots__ = (
+        "_admitted_of",
+        "_bytes_max",
+        "_dismantled",
+        "_doubts",
+        "_looked",
+        "_old",
+        "_old_bytes",
+        "_prepared",
+        "_prepared_bytes",
+        "_young_bytes",
+        "young",
+    )
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -51,6 +67,8 @@ class HotCache:
         self._dismantled: list[dict[bytes, bytes]] = []
         self._prepared: dict[bytes, bytes] = {}
         self._prepared_bytes = 0
+        self._admitted_of = ADMITTED_OF
+        self._looked = 0, 0  # reads and fetches at the last look
 
     def __contains__(self, key: bytes) -> bool:
         return key in self.young or (key in self._old and not self._is_doubted(key))
@@ -64,6 +82,10 @@ class HotCache:
             return [key for key in keys if key not in self]
         young, old = self.young, self._old
         return [key for key in keys if key not in young and key not in old]
+
+    def lacks_all(self, keys: list[bytes]) -> bool:
+        """Whether none of the keys is here."""
+        return self.young.keys().isdisjoint(keys) and self._old.keys().isdisjoint(keys)
 
     def from_old(self, key: bytes) -> bytes | None:
         """What the older generation has of a key that the younger one lacks; it is young again. None if neither knows."""
@@ -90,10 +112,16 @@ class HotCache:
             self._dismantle()
         return True
 
-    def admits(self) -> bool:
-        """Whether what was just read from a database is to be put here."""
+    def admits(self, reads: int, fetches: int) -> bool:
+        """Whether what was just read from a database is to be put here; so many `fetches` of all `reads` since the start were."""
         bytes_used = self._young_bytes + self._old_bytes + self._prepared_bytes
-        return bytes_used + VALUE_BYTES_MAX < self._bytes_max or bool(self._doubts) or random() * ADMITTED_OF < 1
+        if bytes_used + VALUE_BYTES_MAX < self._bytes_max or self._doubts:
+            return True
+        if fetches - self._looked[1] >= FETCHES_PER_LOOK:
+            asked, fetched = reads - self._looked[0], fetches - self._looked[1]
+            self._admitted_of = ADMITTED_OF if (asked - fetched) * HITS_WORTH_OF >= asked else SPARINGLY_OF
+            self._looked = reads, fetches
+        return random() * self._admitted_of < 1
 
     def drop(self, key: bytes) -> None:
         """Forget one key."""

@@ -205,7 +205,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
 
 
 def same(words: list[bytes], expected: bytes, got: bytes) -> bool:
-    """Whether two replies say the same: what lists a whole hash may have another order."""
+    """Whether two replies say the same: what lists a whole hash may have another order, and one field by chance may be another one."""
+    if [word.upper() for word in words[:1]] == [b"HRANDFIELD"] and len(words) == 2 and expected[:1] == got[:1] == b"$":
+        return expected.startswith(b"$-1") == got.startswith(b"$-1")
     if words and words[0].upper() in LISTING:
         return Counter(expected.split(b"\r\n")) == Counter(got.split(b"\r\n"))
     return expected == got

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.storage import hotcache
-from server.storage.hotcache import ABSENT, DOUBTS_MAX, ENTRY_OVERHEAD_BYTES, PREPARED_SHARE, HotCache
+from server.storage.hotcache import ABSENT, DOUBTS_MAX, ENTRY_OVERHEAD_BYTES, FETCHES_PER_LOOK, PREPARED_SHARE, HotCache
 
 KEYS = [b"%b:%d" % (name, number) for name in (b"a", b"b") for number in range(6)]
 ROOM = 8 * (ENTRY_OVERHEAD_BYTES + 8)  # for fewer keys than there are
@@ -139,11 +139,24 @@ def test_what_was_just_read_is_kept_while_there_is_room_and_later_by_chance() ->
     cache = HotCache(1 << 20)
     keys = [b"%d" % number for number in range(200)]
     for number, key in enumerate(keys):
-        assert cache.admits() or number > 90
+        assert cache.admits(0, 0) or number > 90
         cache.put(key, bytes(10 << 10))
-    assert 0 < sum(cache.admits() for _ in range(1_000)) < 1_000
+    assert 0 < sum(cache.admits(0, 0) for _ in range(1_000)) < 1_000
     cache.doubt(lambda key: key in keys)
-    assert all(cache.admits() for _ in range(100)), "what is in doubt is room"
+    assert all(cache.admits(0, 0) for _ in range(100)), "what is in doubt is room"
+
+
+def test_less_is_kept_while_next_to_nothing_is_asked_for_again() -> None:
+    cache = HotCache(0)
+    kept = []
+    reads = fetches = 0
+    for hits in (FETCHES_PER_LOOK, 0, FETCHES_PER_LOOK):
+        fetches += FETCHES_PER_LOOK
+        reads += FETCHES_PER_LOOK + hits
+        kept.append(sum(cache.admits(reads, fetches) for _ in range(10_000)))
+    often, seldom, again = kept
+    assert 0 < seldom < often / 4
+    assert seldom < again / 4
 
 
 @given(st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)))
