@@ -36,7 +36,8 @@ class Reads:
         if not all(map(self._owned.__getitem__, slots)):
             return 0
         answer = command.answer
-        reply_bytes = missing = 0
+        values: list[bytes | None] = []
+        reply_bytes = 0
         try:
             values = self._engine.values(keys, slots)
             for words, value in zip(commands, values, strict=True):
@@ -45,15 +46,15 @@ class Reads:
                     break
                 replies.append(reply)
                 reply_bytes += len(reply)
-                if value is None:
-                    missing += 1
                 if reply_bytes >= REPLY_BYTES_PER_RUN_MAX:
                     break
-            self._engine.keep_ahead(keys[len(replies) :], values[len(replies) :])
         except Exception:  # noqa: BLE001, S110 -- the dispatcher meets it again, at the command that it is of, and says so there
             pass
-        self._engine.count(len(replies), missing)
-        command.calls += len(replies)
+        done = len(replies)
+        if done < len(values):
+            self._engine.keep_ahead(keys[done:], values[done:])
+        self._engine.count(done, done - sum(map(bool, values[:done])))
+        command.calls += done
         session.last_command = command.name
         return reply_bytes
 

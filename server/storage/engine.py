@@ -124,7 +124,11 @@ class Engine:
         young = self.cache.young
         found = [young.get(key) for key in keys]
         if not all(found):
-            found = (self._by_one_fetch(keys, slots) if self.cache.lacks_all(keys) else None) or self._from_everywhere(keys, slots)
+            if self.cache.lacks_all(keys):
+                fetched = self._by_one_fetch(keys, slots)
+                if fetched is not None:
+                    return fetched
+            found = self._from_everywhere(keys, slots)
         return [raw if raw and not raw[1] & _EXPIRES else self._unless_expired(key, raw) for key, raw in zip(keys, found, strict=True)]
 
     def _from_everywhere(self, keys: list[bytes], slots: list[int]) -> list[bytes | None]:
@@ -141,7 +145,7 @@ class Engine:
         return raw
 
     def _by_one_fetch(self, keys: list[bytes], slots: list[int]) -> list[bytes | None] | None:
-        """The values of keys of which the hot values know none, if all are of one database; None if they are not."""
+        """What `values` gives, of keys of which the hot values know none, if all are of one database; None if they are not."""
         places = self._by_place(keys)
         get_many = self._get_many_of(next(iter(places)))
         if len(places) > 1 or get_many is None:
@@ -151,11 +155,10 @@ class Engine:
         for first in range(0, len(heads), AHEAD_KEYS_MAX):
             raws += get_many(heads[first : first + AHEAD_KEYS_MAX])
         self.fetches += len(keys)
-        found = [raw if raw and not raw[1] else usable(raw) for raw in raws]
         if self.cache.admits(self.reads, self.fetches):
-            for key, raw in zip(keys, found, strict=True):
-                self.cache.put(key, raw)
-        return [*found]
+            for key, raw in zip(keys, raws, strict=True):
+                self.cache.put(key, usable(raw))
+        return [raw if raw and not raw[1] else self._unless_expired(key, usable(raw)) for key, raw in zip(keys, raws, strict=True)]
 
     def _get_many_of(self, place: int) -> Callable[[list[bytes]], list[bytes | None]] | None:
         if place < 0:
@@ -175,7 +178,7 @@ class Engine:
     def _unless_expired(self, key: bytes, raw: bytes | None) -> bytes | None:
         if not raw:
             return None
-        if (expiry_ms(raw) or 0) <= self.clock():
+        if raw[1] & _EXPIRES and (expiry_ms(raw) or 0) <= self.clock():
             self.expired_seen.append(key)
             return None
         return raw
