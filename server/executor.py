@@ -5,7 +5,8 @@ Rules:
   rule that clients write neither keys of a dataset nor slots that have replicas, then the command itself.
 - A replica answers a READONLY connection from versions alone. Live keys, and a dataset that it has yet to load, are its primary's.
 - Whatever a command raises becomes an error reply, and the connection goes on; what is not a ReplyError is logged.
-- What the commands of a buffer will read is fetched by one MultiGet before the first one runs; what they wrote is written by one batch
+- A buffer of one reading command goes past all that (reads.py, which looks at the same things; what is added to `_call` is added there).
+- What the commands of any other will read is fetched by one MultiGet before the first one runs; what they wrote is written by one batch
   after the last one, before any reply leaves. If that fails, the writing commands' replies say so.
 - How many commands a run takes, and so fetches ahead, follows what their replies weigh: twice as many as fitted, when few did. Values that
   are fetched and then find no room in the run would be fetched again by the next one.

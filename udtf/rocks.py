@@ -82,10 +82,6 @@ class SstReader:
         """All entries; block checksums are verified."""
         return cast("Iterator[tuple[bytes, bytes]]", iter(self._database.items()))  # raw mode gives bytes
 
-    def keys(self) -> Iterator[bytes]:
-        """As `items`, but keys alone: values are read and verified with their blocks, and not copied."""
-        return cast("Iterator[bytes]", iter(self._database.keys()))
-
 
 class LayeredReader:
     """Files of versions that lie on each other, read as one: what a reader of the last one gets. A context manager.

@@ -1,8 +1,6 @@
 """Writing one SST file and proving it.
 
-As leveldb builds a table: write → finish → reopen and read everything back → only then is it a file. Every key must come back, in its
-place. Values lie in the same blocks, whose checksums RocksDB verifies; whoever loads the file compares its content digest, which was taken
-before RocksDB saw an entry.
+As leveldb builds a table: write → finish → reopen and read everything back → only then is it a file.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from operator import eq, setitem
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
-
-import pyarrow as pa
 
 from pipeline.format.digest import ContentDigest
 from pipeline.format.errors import CountMismatchError, IntegrityError
@@ -46,20 +42,19 @@ class FileFacts:
 
 
 class SstFile:
-    """One file while it is written. Keys must grow strictly over all calls of `add`. They stay in memory until the file is proven."""
+    """One file while it is written. Keys must grow strictly over all calls of `add`. What it holds stays in memory until it is proven."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.raw_bytes = 0
-        self._keys: list[pa.Array] = []
-        self._metas = self._deletes = 0
+        self._batches: list[EntryBatch] = []
         self._digest = ContentDigest()
         self._writer = sst_writer(path)
 
     @property
     def largest(self) -> bytes:
         """The last key so far."""
-        return self._keys[-1][-1].as_py()  # type: ignore[no-any-return]  # pyarrow has no types
+        return self._batches[-1].largest
 
     def add(self, entries: EntryBatch) -> None:
         """Append entries.
@@ -68,13 +63,11 @@ class SstFile:
             IntegrityError: RocksDB refused one, most likely because keys do not grow.
         """
         try:
-            for keys, values in zip(_lists(entries.keys), _lists(entries.values), strict=True):
-                deque(map(setitem, repeat(cast("Any", self._writer)), keys, values), maxlen=0)  # the loop runs in C
+            for pair in _lists(entries):
+                deque(map(setitem, repeat(cast("Any", self._writer)), *pair), maxlen=0)  # the loop runs in C
         except Exception as refused:  # rocksdict raises bare Exception
             raise IntegrityError(f"RocksDB refused an entry of {self.path.name}: {refused}", file=self.path.name) from refused
-        self._keys.append(_copied(entries.keys))
-        self._metas += int((entries.is_meta & ~entries.is_delete).sum())
-        self._deletes += int(entries.is_delete.sum())
+        self._batches.append(entries)
         self.raw_bytes += entries.raw_bytes
         self._digest.update_buffers(entries.lengths.tobytes(), data_of(entries.keys), data_of(entries.values))
 
@@ -85,13 +78,14 @@ class SstFile:
             CountMismatchError, IntegrityError: what was read is not what was written.
         """
         self._writer.finish()
+        deletes = sum(int(batch.is_delete.sum()) for batch in self._batches)
         facts = FileFacts(
             path=self.path,
-            smallest=self._keys[0][0].as_py(),
+            smallest=self._batches[0].smallest,
             largest=self.largest,
-            keys=self._metas,
-            entries=sum(map(len, self._keys)) - self._deletes,
-            deletes=self._deletes,
+            keys=sum(int((batch.is_meta & ~batch.is_delete).sum()) for batch in self._batches),
+            entries=sum(map(len, self._batches)) - deletes,
+            deletes=deletes,
             bytes=self.path.stat().st_size,
             sha256=_sha256(self.path),
             content_digest=self._digest.hexdigest(),
@@ -110,21 +104,17 @@ class SstFile:
                 if reader.entries != written_entries:
                     message = f"{self.path.name} reads back {reader.entries} entries, {written_entries} were written"
                     raise CountMismatchError(message, file=self.path.name, found=reader.entries, promised=written_entries)
-                found = chain(reader.keys(), repeat(None))
-                for keys in chain.from_iterable(map(_lists, self._keys)):
-                    if not all(map(eq, keys, found)):  # one by one: a key that is gone makes room for the next
-                        raise IntegrityError(f"{self.path.name} reads back other keys than were written", file=self.path.name)
+                entries = chain(reader.items(), repeat(None))
+                for keys, values in chain.from_iterable(map(_lists, self._batches)):
+                    if not all(map(eq, zip(keys, values, strict=True), entries)):  # one by one: a pair that is gone makes room for the next
+                        raise IntegrityError(f"{self.path.name} reads back other entries than were written", file=self.path.name)
 
 
-def _lists(column: pa.Array) -> Iterator[list[bytes]]:
-    """What a column holds as Python's own, a little at a time."""
-    for first in range(0, len(column), LISTED):
-        yield column.slice(first, LISTED).to_pylist()
-
-
-def _copied(column: pa.Array) -> pa.Array:
-    """A column by itself: a slice would keep all that it was cut from, values and all."""
-    return pa.concat_arrays([column, column.slice(0, 0)])
+def _lists(entries: EntryBatch) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Keys and values as Python's own, a few at a time."""
+    for first in range(0, len(entries), LISTED):
+        some = entries.slice(first, min(first + LISTED, len(entries)))
+        yield some.keys.to_pylist(), some.values.to_pylist()
 
 
 def _sha256(path: Path) -> str:

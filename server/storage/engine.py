@@ -141,7 +141,7 @@ class Engine:
         if raw is None:
             raw = self._ahead.get(key)
             if raw is None:
-                raw = self._fetch(key, slot)
+                raw = self._ahead[key] = self._fetch(key, slot)  # if another one fails, the dispatcher asks for all again
         return raw
 
     def _by_one_fetch(self, keys: list[bytes], slots: list[int]) -> list[bytes | None] | None:
@@ -150,15 +150,17 @@ class Engine:
         get_many = self._get_many_of(next(iter(places)))
         if len(places) > 1 or get_many is None:
             return None
-        heads = [META_HEADS[slot] + key for slot, key in zip(slots, keys, strict=True)]
-        raws: list[bytes | None] = []
-        for first in range(0, len(heads), AHEAD_KEYS_MAX):
-            raws += get_many(heads[first : first + AHEAD_KEYS_MAX])
-        self.fetches += len(keys)
-        if self.cache.admits(self.reads, self.fetches):
-            for key, raw in zip(keys, raws, strict=True):
-                self.cache.put(key, usable(raw))
-        return [raw if raw and not raw[1] else self._unless_expired(key, usable(raw)) for key, raw in zip(keys, raws, strict=True)]
+        found: list[bytes | None] = []
+        for first in range(0, len(keys), AHEAD_KEYS_MAX):
+            some = keys[first : first + AHEAD_KEYS_MAX]
+            heads = [META_HEADS[slot] + key for slot, key in zip(slots[first : first + AHEAD_KEYS_MAX], some, strict=True)]
+            raws = [raw if raw and not raw[1] else usable(raw) for raw in get_many(heads)]
+            self.fetches += len(some)
+            if self.cache.admits(self.reads, self.fetches):
+                for key, raw in zip(some, raws, strict=True):
+                    self.cache.put(key, raw)
+            found += [raw if raw and not raw[1] else self._unless_expired(key, raw) for key, raw in zip(some, raws, strict=True)]
+        return found
 
     def _get_many_of(self, place: int) -> Callable[[list[bytes]], list[bytes | None]] | None:
         if place < 0:
@@ -168,7 +170,7 @@ class Engine:
 
     def keep_ahead(self, keys: list[bytes], values: list[bytes | None]) -> None:
         """Values that `values` gave, and that were not used: `read` finds them until `forget_ahead`."""
-        self._ahead.update((key, raw) for key, raw in zip(keys, values, strict=True) if raw is not None)
+        self._ahead.update((key, raw or ABSENT) for key, raw in zip(keys, values, strict=True))
 
     def count(self, reads: int, missing: int) -> None:
         """So many keys were looked for, and so many of them not found."""
@@ -367,6 +369,10 @@ class PinnedEngine(Engine):
         raw = usable(pinned.database.get(META_HEADS[slot] + key))
         expired = raw and raw[1] & _EXPIRES and (expiry_ms(raw) or 0) <= self.clock()
         return None if not raw or expired else raw
+
+    def values(self, keys: list[bytes], slots: list[int]) -> list[bytes | None]:
+        """One by one, and counted: pins are for verification."""
+        return [self.read(key, slot) for key, slot in zip(keys, slots, strict=True)]
 
     def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """One by one: pins are for verification."""

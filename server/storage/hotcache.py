@@ -8,7 +8,7 @@ Rules:
 - Two generations: what is found in the older one moves to the younger one. Who needs room takes it from the older one, entry by entry, and
   when that is empty, the younger one takes its place. So what fits stays, what is read again outlives what is not, and nothing is ordered
   per read.
-- While there is room, all that is read is kept; later one value in ADMITTED_OF, by chance. What is asked for often comes by again soon, and
+- While there is room, all that is read is kept; later one fetch in ADMITTED_OF, by chance. What is asked for often comes by again soon, and
   to keep what is not costs a read twice: its place, and the value that was there. Where next to nothing is asked for again, as in a walk
   over all keys, one in SPARINGLY_OF is enough to notice that this has changed.
 - What goes as a whole is taken apart with later insertions, a few entries each: dropping a generation at once would hold the event loop.
@@ -114,14 +114,12 @@ class HotCache:
 
     def admits(self, reads: int, fetches: int) -> bool:
         """Whether what was just read from a database is to be put here; so many `fetches` of all `reads` since the start were."""
-        bytes_used = self._young_bytes + self._old_bytes + self._prepared_bytes
-        if bytes_used + VALUE_BYTES_MAX < self._bytes_max or self._doubts:
-            return True
         if fetches - self._looked[1] >= FETCHES_PER_LOOK:
             asked, fetched = reads - self._looked[0], fetches - self._looked[1]
             self._admitted_of = ADMITTED_OF if (asked - fetched) * HITS_WORTH_OF >= asked else SPARINGLY_OF
             self._looked = reads, fetches
-        return random() * self._admitted_of < 1
+        bytes_used = self._young_bytes + self._old_bytes + self._prepared_bytes
+        return bytes_used + VALUE_BYTES_MAX < self._bytes_max or bool(self._doubts) or random() * self._admitted_of < 1
 
     def drop(self, key: bytes) -> None:
         """Forget one key."""

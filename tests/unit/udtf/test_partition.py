@@ -222,11 +222,11 @@ class Other:
 
 
 @pytest.mark.parametrize("at", [1, LISTED - 1, LISTED, 2 * LISTED])
-def test_of_many_keys_every_one_is_compared(tmp_path: Path, at: int) -> None:
+def test_of_many_entries_every_one_is_written_and_compared(tmp_path: Path, at: int) -> None:
     keys = sorted(meta_key(b"p:%04d" % one) for one in range(2 * LISTED + 2))
     values = [b"value of " + key for key in keys]
     other: Any = SstFile(tmp_path / "other.sst")
-    other.add(EntryBatch.of([*keys[:at], keys[at] + b"x", *keys[at + 1 :]], values))
+    other.add(EntryBatch.of(keys, [*values[:at], values[at].swapcase(), *values[at + 1 :]]))
     other.finish()
     whole: Any = SstFile(tmp_path / "whole.sst")
     whole.add(EntryBatch.of(keys, values))
@@ -234,7 +234,7 @@ def test_of_many_keys_every_one_is_compared(tmp_path: Path, at: int) -> None:
     changed: Any = SstFile(tmp_path / "changed.sst")
     changed.add(EntryBatch.of(keys, values))
     changed._writer = Other(changed._writer, changed.path, other.path)
-    with pytest.raises(IntegrityError, match="other keys than were written"):
+    with pytest.raises(IntegrityError, match="other entries than were written"):
         changed.finish()
 
 
