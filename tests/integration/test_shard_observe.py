@@ -75,9 +75,10 @@ def test_memory_comes_from_jemalloc_where_it_is_installed(client: RawClient) -> 
     assert info(client, "memory")["mem_allocator"].partition("-")[0] == ("jemalloc" if find_library("jemalloc") else "libc")
 
 
-def test_an_allocator_that_was_chosen_before_stays(shard: ShardProcess) -> None:
+@pytest.mark.parametrize("variable", ["LD_PRELOAD", "REDKV_JEMALLOC_TRIED"])
+def test_it_stays_what_it_was_where_that_was_chosen_or_tried(shard: ShardProcess, variable: str) -> None:
     shard.stop()
-    shard.environment["LD_PRELOAD"] = "libchosenmalloc.so"  # the loader says that there is none, and goes on
+    shard.environment[variable] = "libchosen.so"  # the loader says that there is none, and goes on
     shard.start()
     with RawClient(shard.admin_socket) as client:
         assert info(client, "memory")["mem_allocator"] == "libc"
