@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from pipeline.format.slots import key_slot
-from server.commands.registry import Command
+from server.commands.registry import Answer, Command
 from server.resp.parser import Command as Words
 from server.session import Services, Session
 
@@ -28,14 +28,14 @@ class Reads:
 
     def answer(self, session: Session, commands: list[Words], replies: list[bytes]) -> int:
         """Add the replies of the first commands, as many as go this way; how many bytes they have."""
-        command = self._command_of(session, commands)
-        if command is None or command.answer is None:
+        found = self._found(session, commands)
+        if found is None:
             return 0
+        command, answer = found
         keys = [words[1] for words in commands]
         slots = [key_slot(key) for key in keys]
         if not all(map(self._owned.__getitem__, slots)):
             return 0
-        answer = command.answer
         values: list[bytes | None] = []
         reply_bytes = 0
         try:
@@ -58,11 +58,13 @@ class Reads:
         session.last_command = command.name
         return reply_bytes
 
-    def _command_of(self, session: Session, commands: list[Words]) -> Command | None:
+    def _found(self, session: Session, commands: list[Words]) -> tuple[Command, Answer] | None:
         """The command that all of them are, with as many words as it takes; None if they are not, or can't simply be run."""
         command = self._quick.get(commands[0][0])
-        if command is None or session.queue is not None or self._gate.busy or session.engine is not self._engine:
+        if command is None or command.answer is None:
+            return None
+        if session.queue is not None or self._gate.busy or session.engine is not self._engine:
             return None
         lengths = [len(words) for words in commands]
         fits = command.least <= min(lengths) and max(lengths) <= command.most and len({words[0] for words in commands}) == 1
-        return command if fits else None
+        return (command, command.answer) if fits else None

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 
 from pipeline.format.values import Flag, ValueType, bulk
-from server.commands.registry import DECLINED, LOOKS_AT_KEY, READS_KEY, Family
+from server.commands.registry import DECLINED, LOOKS_AT_KEY, NO_SLOT, READS_KEY, Family
 from server.resp import texts
 from server.resp.replies import EMPTY_ARRAY, NULL, ReplyError, array, integer, map_header
 from server.session import Session
@@ -62,7 +62,7 @@ def bulk_bytes(one: bytes) -> bytes:
 def _hget_from(session: Session, words: list[bytes], raw: bytes | None) -> bytes:
     if raw is not None and not _is_packed(raw):
         return DECLINED
-    found = None if raw is None else session.services.fields.find(raw, words[2:])[0]
+    found = find_field(session, words[1], NO_SLOT, raw, words[2])  # the slot is for big hashes alone
     return NULL[session.resp] if found is None else found
 
 

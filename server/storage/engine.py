@@ -371,12 +371,12 @@ class PinnedEngine(Engine):
         return None if not raw or expired else raw
 
     def values(self, keys: list[bytes], slots: list[int]) -> list[bytes | None]:
-        """One by one, and counted: pins are for verification."""
+        """One by one, each counted by its `read`: pins are for verification."""
         return [self.read(key, slot) for key, slot in zip(keys, slots, strict=True)]
 
     def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """One by one: pins are for verification."""
-        return [self.read(key, key_slot(key)) for key in keys]
+        return self.values([*keys], [key_slot(key) for key in keys])
 
     def fetch_ahead(self, keys: Iterable[bytes]) -> None:
         """Nothing: what was fetched would be what everybody reads."""
