@@ -7,7 +7,7 @@ if that text is not empty, and the whole key otherwise. `binascii.crc_hqx` with 
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from types import MappingProxyType
@@ -30,6 +30,13 @@ def hash_tag(key: bytes) -> bytes:
 def key_slot(key: bytes) -> int:
     """The slot of a user key, 0..16383."""
     return crc_hqx(hash_tag(key) if b"{" in key else key, 0) & _SLOT_MASK
+
+
+def key_slots(keys: Sequence[bytes]) -> list[int]:
+    """As `key_slot` of each; quicker, if they have no tags."""
+    if b"{" in b"".join(keys):
+        return list(map(key_slot, keys))
+    return [crc_hqx(key, 0) & _SLOT_MASK for key in keys]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ GUARDED_BULK_BYTES_MAX = 16_384
 _HEADERS = {b"*%d" % count: 2 * count + 1 for count in range(1, FAST_WORDS_MAX + 1)}
 _TWO_WORDS, _THREE_WORDS = 5, 7  # the lines of such a command
 _LENGTHS = [b"$%d" % length for length in range(FAST_BULK_BYTES_MAX + 1)]
+_length = _LENGTHS.__getitem__
 
 
 @dataclass(slots=True)
@@ -114,6 +115,9 @@ class Parser:
                 _, name_length, name, key_length, key, value_length, value, _ = lines
                 if name_length == _LENGTHS[len(name)] and key_length == _LENGTHS[len(key)] and value_length == _LENGTHS[len(value)]:
                     return [[name, key, value]]
+            alike = _alike(lines, end)
+            if alike is not None:
+                return alike
             while at < end:
                 after = at + _HEADERS[lines[at]]
                 words = lines[at + 2 : after : 2]
@@ -127,6 +131,24 @@ class Parser:
             commands += self._strict.drain(b"\r\n".join(lines[at:]) if at else chunk)
             self._settle()
         return commands
+
+
+def _alike(lines: list[bytes], end: int) -> list[Command] | None:
+    """The commands of `end` lines, and no rest, if all have as many words as the first one, as in most pipelines; None if they have not,
+    or are not canonical. It takes them by columns, without a turn for each.
+
+    Raises:
+        KeyError, IndexError: they are beyond the fast path's limits.
+    """
+    header = lines[0]
+    height = _HEADERS[header]
+    if lines[end] or lines[:end:height].count(header) * height != end:
+        return None
+    columns = [lines[at:end:height] for at in range(2, height, 2)]
+    for place, words in enumerate(columns):
+        if lines[2 * place + 1 : end : height] != list(map(_length, map(len, words))):
+            return None
+    return list(map(list, zip(*columns, strict=True)))
 
 
 class _Strict:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges, hash_tag, key_slot, slot_set, slots_without
+from pipeline.format.slots import SLOT_COUNT, SlotRange, even_ranges, hash_tag, key_slot, key_slots, slot_set, slots_without
 
 SLOTS = st.integers(0, SLOT_COUNT - 1)
 RANGES = st.tuples(SLOTS, SLOTS).map(lambda ends: SlotRange(first=min(ends), last=max(ends)))
@@ -31,6 +31,11 @@ RANGES = st.tuples(SLOTS, SLOTS).map(lambda ends: SlotRange(first=min(ends), las
 )
 def test_known_slots(key: bytes, slot: int) -> None:
     assert key_slot(key) == slot
+
+
+@given(st.lists(st.text("a{}").map(str.encode)))
+def test_slots_of_many_are_those_of_each(keys: list[bytes]) -> None:
+    assert key_slots(keys) == [key_slot(key) for key in keys]
 
 
 @pytest.mark.parametrize(

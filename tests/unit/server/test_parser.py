@@ -14,6 +14,11 @@ LIMITS = Limits(words_max=50, bulk_bytes_max=10_000, line_bytes_max=200, command
 
 WORDS = st.one_of(st.binary(max_size=30), st.sampled_from([b"", b"\r\n", b"$3\r\nabc\r\n", b"*1\r\n", b"x" * 9_000]))
 WHOLE = st.lists(WORDS, min_size=1, max_size=6).map(lambda words: encode_command(*words))
+ALIKE = (  # pipelines of commands of as many words
+    st.integers(1, 3)
+    .flatmap(lambda width: st.lists(st.lists(WORDS, min_size=width, max_size=width), min_size=2, max_size=5))
+    .map(lambda commands: b"".join(encode_command(*words) for words in commands))
+)
 ODD = st.sampled_from(
     [
         b"PING\r\n",
@@ -38,7 +43,7 @@ ODD = st.sampled_from(
         b"*1\rX$1\rXa\r\n",
     ]
 )
-STREAMS = st.lists(st.one_of(WHOLE, WHOLE, WHOLE, ODD, st.binary(max_size=12)), max_size=6).map(b"".join)
+STREAMS = st.lists(st.one_of(WHOLE, WHOLE, WHOLE, ALIKE, ODD, st.binary(max_size=12)), max_size=6).map(b"".join)
 CUTS = st.lists(st.integers(0, 400), max_size=8)
 
 
@@ -60,6 +65,8 @@ def torn(stream: bytes, cuts: list[int]) -> tuple[list[Command], str | None]:
 
 @given(stream=STREAMS, cuts=CUTS)
 @example(stream=b"*2\r\n$1\r\na\r\n$1\r\nb\r\n" * 2, cuts=list(range(40)))
+@example(stream=b"*1\r\n$1\r\na\r\n" + b"*1\r\n$2\r\nb\r\n", cuts=[])
+@example(stream=b"*1\r\n$1\r\na\r\n" + b"*1\r\n$11\r\nb\r\n*1\r\n$1\r\n\r\n", cuts=[])
 @example(stream=b"*1\r\n$4\r\nPING\r\n\r\n\r\nPING\r\n", cuts=[15, 16, 17])
 def test_fast_and_strict_agree_however_the_stream_is_torn(stream: bytes, cuts: list[int]) -> None:
     assert torn(stream, cuts) == strictly(stream)
