@@ -29,10 +29,11 @@ from server.session import Services
 from server.settings import ShardSettings
 from server.storage.cursors import PROCESS_BITS, Cursors
 from server.storage.datasets import DatasetIndex
-from server.storage.engine import Clock, Engine
+from server.storage.engine import Engine
 from server.storage.gate import Gate
 from server.storage.hotcache import HotCache
 from server.storage.live import LiveStore
+from server.storage.lookup import Clock
 from server.storage.rocks import BlockCache, Database
 from server.storage.upserts import Upserts
 from server.storage.versions import Defer, Versions

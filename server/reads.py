@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from pipeline.format.slots import key_slot
+from pipeline.format.slots import key_slots
 from server.commands.registry import Answer, Command
 from server.resp.parser import Command as Words
 from server.session import Services, Session
@@ -33,7 +33,7 @@ class Reads:
             return 0
         command, answer = found
         keys = [words[1] for words in commands]
-        slots = [key_slot(key) for key in keys]
+        slots = key_slots(keys)
         if not all(map(self._owned.__getitem__, slots)):
             return 0
         values: list[bytes | None] = []

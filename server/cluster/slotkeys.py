@@ -16,9 +16,10 @@ from itertools import chain, islice
 from pipeline.format.values import expiry_ms
 from server.resp.replies import ReplyError
 from server.resp.texts import slot_not_loaded
-from server.storage.engine import META_HEADS, Engine
+from server.storage.engine import Engine
 from server.storage.keyspace import Source
 from server.storage.live import Entry
+from server.storage.lookup import META_HEADS
 from server.storage.versions import Versions
 
 STEPS_PER_TURN = 1_024  # about a millisecond of the event loop when blocks are cached

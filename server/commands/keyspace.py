@@ -21,9 +21,9 @@ from server.commands.scanning import Page, glob, keys_reply, parse_page
 from server.resp.replies import NULL, array, bulk, integer
 from server.session import Session
 from server.storage.big import STEPS_PER_TURN
-from server.storage.engine import META_HEADS
 from server.storage.keyspace import ALL_SLOTS, Keyspace, MetaWalk, Source, encode_position, parse_position, slot_of
 from server.storage.live import Entry, LiveStore
+from server.storage.lookup import META_HEADS
 
 FAMILY = Family("generic", "keyspace")
 

@@ -18,8 +18,8 @@ from server.resp.replies import NULL, ReplyError, Simple, bulk, encode
 from server.resp.replies import integer as integer_reply
 from server.session import Session
 from server.storage.big import STEPS_PER_TURN, BigCollection
-from server.storage.engine import META_HEADS
 from server.storage.heads import ELEMENTS_OF
+from server.storage.lookup import META_HEADS
 
 FAMILY = Family("generic", "keyspace")
 MEMORY = Family("server", "")

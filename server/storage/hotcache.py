@@ -76,16 +76,16 @@ class HotCache:
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
 
-    def lacking(self, keys: list[bytes]) -> list[bytes]:
-        """Those of the keys that are not here."""
-        if self._doubts:
-            return [key for key in keys if key not in self]
-        young, old = self.young, self._old
-        return [key for key in keys if key not in young and key not in old]
-
-    def lacks_all(self, keys: list[bytes]) -> bool:
-        """Whether none of the keys is here."""
-        return self.young.keys().isdisjoint(keys) and self._old.keys().isdisjoint(keys)
+    def recall(self, found: list[bytes | None], keys: list[bytes]) -> list[int]:
+        """`found` is what the younger generation has of the keys: put what the older one has where that is None; the places left."""
+        old = self._old
+        places = [place for place, raw in enumerate(found) if raw is None]
+        recalled = [place for place in places if keys[place] in old]
+        if not recalled:
+            return places
+        for place in recalled:
+            found[place] = self.from_old(keys[place])  # None if it is doubted
+        return [place for place in places if found[place] is None]
 
     def from_old(self, key: bytes) -> bytes | None:
         """What the older generation has of a key that the younger one lacks; it is young again. None if neither knows."""

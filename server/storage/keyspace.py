@@ -22,8 +22,8 @@ from typing import Self
 from pipeline.format.keys import KIND_AT, Kind
 from pipeline.format.slots import SLOT_COUNT
 from server.storage.datasets import DatasetIndex, OpenVersion
-from server.storage.engine import META_HEADS
 from server.storage.live import Entry, LiveStore
+from server.storage.lookup import META_HEADS
 
 ALL_SLOTS = bytes([1]) * SLOT_COUNT
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from pipeline.format.errors import FormatError, NodeError
 from pipeline.format.slots import key_slot
-from server.storage.engine import META_HEADS, usable
 from server.storage.hotcache import HotCache
+from server.storage.lookup import META_HEADS, usable
 from server.storage.rocks import Database
 
 READ_AHEAD_S_MAX = 0.5  # a rollback is to be done within two seconds, on all nodes within one

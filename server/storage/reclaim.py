@@ -12,8 +12,9 @@ from collections.abc import Callable, Container
 
 from pipeline.format.slots import key_slot
 from pipeline.format.values import expiry_ms
-from server.storage.engine import META_HEADS, Engine
+from server.storage.engine import Engine
 from server.storage.keyspace import ALL_SLOTS, MetaWalk
+from server.storage.lookup import META_HEADS
 
 KEYS_PER_STEP_MAX = 256
 BYTES_PER_STEP_MAX = 256 << 10  # of values, which are read to see when they expire

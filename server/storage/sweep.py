@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from pipeline.format.keys import Kind
-from server.storage.engine import META_HEADS, Engine
+from server.storage.engine import Engine
 from server.storage.heads import Head, first_head, head_at, heads_after, heads_of, is_named
+from server.storage.lookup import META_HEADS
 
 HEADS_PER_STEP_MAX = 16  # seeks of the round: about 0.3 ms
 ELEMENTS_PER_STEP_MAX = 512  # of one head, removed one by one; a step takes up heads until it has removed so many: about 2 ms

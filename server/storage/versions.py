@@ -33,9 +33,9 @@ from pipeline.format.errors import (
 from pipeline.format.layout import IDENTITY_FILE, ShardPaths
 from pipeline.format.records import DATASET_NAME, VERSION_ID
 from server.storage.datasets import Dataset, DatasetIndex, OpenVersion, Stamp, lacking_slots, nothing
-from server.storage.engine import Clock
 from server.storage.hotcache import HotCache
 from server.storage.livekeys import live_keys_under
+from server.storage.lookup import Clock
 from server.storage.pointers import DatasetPointer, load_pointers, remove_pointer, save_pointer
 from server.storage.readahead import read_ahead
 from server.storage.rocks import BlockCache, Database

@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.format.admin import VersionIdentity
 from pipeline.format.errors import FormatError, NodeError, PrefixOverlapError
 from pipeline.format.keys import meta_key
 from pipeline.format.slots import key_slot
 from pipeline.format.values import ValueType, encode_compressed, encode_string, head
 from server.resp.replies import ReplyError
-from server.storage.datasets import Dataset, DatasetIndex, nothing
-from server.storage.engine import Clock, Engine
+from server.storage.datasets import Dataset, DatasetIndex, OpenVersion, nothing
+from server.storage.engine import Engine
 from server.storage.hotcache import HotCache
 from server.storage.live import LiveStore
 from server.storage.livekeys import live_keys_under
+from server.storage.lookup import Clock
 from server.storage.pointers import DatasetPointer
 from server.storage.rocks import BlockCache, Database
 
@@ -86,6 +88,51 @@ def test_a_compressed_string_is_read_as_it_was(live: Database) -> None:
     engine.write(b"a", slot, packed)
     assert engine.read(b"a", slot) == encode_string(text, NOW_MS + 1)
     assert engine.read_many([b"a", b"b"]) == [encode_string(text, NOW_MS + 1), None]
+
+
+LIVE, VERSION, GUARDED = (tuple(b"%b:%d" % (name, number) for number in range(40)) for name in (b"live", b"bulk", b"part"))
+ABSENT_ONES = b"live:none", b"bulk:none", b"part:none"
+ALL_KEYS = [*LIVE, *VERSION, *GUARDED, *ABSENT_ONES]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database, DatasetIndex]]:
+    """Live keys, keys of a version, and keys of a dataset that is read one by one."""
+    database = Database.open_live(tmp_path_factory.mktemp("shard") / "live", CACHE, 1 << 20)
+    for number, key in enumerate(key for key in ALL_KEYS if key not in ABSENT_ONES):
+        packed = encode_compressed(key * 500) if number % 7 == 3 else None
+        database.put(meta_key(key), packed or encode_string(key, NOW_MS if number % 5 == 0 else None))
+    index = DatasetIndex()
+    for name in ("bulk", "part"):
+        index.add(dataset(name, f"{name}:"))
+        index.by_name[name].get = database.get
+    identity = VersionIdentity(dataset="bulk", version="2026-11-22", build_id="b", manifest_sha256="0" * 64, slots=(), keys=40, entries=40)
+    index.by_name["bulk"].whole = OpenVersion(identity, database, (0, 0, 0))
+    yield database, index
+    database.close()
+
+
+@given(
+    hot=st.lists(st.sampled_from(ALL_KEYS), max_size=20),
+    doubted=st.sampled_from(ALL_KEYS),
+    young=st.lists(st.sampled_from(ALL_KEYS), max_size=5),
+    keys=st.one_of(*(st.lists(st.sampled_from(some), min_size=1, unique=True) for some in (ALL_KEYS, LIVE, VERSION, GUARDED))),
+    admitted=st.booleans(),
+)
+def test_many_are_found_as_each_is_and_only_what_is_lacking_is_fetched(
+    stored: tuple[Database, DatasetIndex], hot: list[bytes], doubted: bytes, young: list[bytes], keys: list[bytes], *, admitted: bool
+) -> None:
+    database, index = stored
+    one_by_one, at_once = engine_of(database, index, lambda: NOW_MS), engine_of(database, index, lambda: NOW_MS)
+    at_once.read_many(hot)
+    at_once.cache.doubt(lambda key: key == doubted)
+    at_once.read_many(young)
+    before = at_once.reads, at_once.missing
+    fetches = at_once.fetches + sum(key not in at_once.cache for key in keys)
+    with patch.object(HotCache, "admits", return_value=admitted):
+        assert at_once.read_many(keys) == [one_by_one.read(key, key_slot(key)) for key in keys]
+    assert (at_once.reads - before[0], at_once.missing - before[1]) == (one_by_one.reads, one_by_one.missing)
+    assert at_once.fetches == fetches
 
 
 @pytest.mark.parametrize("admitted", [True, False])

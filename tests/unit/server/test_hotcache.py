@@ -160,7 +160,7 @@ def test_less_is_kept_while_next_to_nothing_is_asked_for_again() -> None:
 
 
 @given(st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)))
-def test_what_is_lacking_is_what_is_not_here(old: set[bytes], doubted: set[bytes], young: set[bytes]) -> None:
+def test_what_is_recalled_is_all_that_is_here(old: set[bytes], doubted: set[bytes], young: set[bytes]) -> None:
     cache = HotCache(1 << 20)
     for key in old:
         cache.put(key, b"value")
@@ -168,7 +168,12 @@ def test_what_is_lacking_is_what_is_not_here(old: set[bytes], doubted: set[bytes
         cache.doubt(lambda key: key in doubted)
     for key in young:
         cache.put(key, b"value")
-    assert cache.lacking(KEYS) == [key for key in KEYS if key not in cache]
+    here = [key in cache for key in KEYS]
+    found = [cache.young.get(key) for key in KEYS]
+    left = cache.recall(found, KEYS)
+    assert left == [place for place, known in enumerate(here) if not known]
+    assert found == [b"value" if known else None for known in here]
+    assert [cache.young.get(key) for key in KEYS] == found
 
 
 def test_values_that_would_push_out_too_much_are_not_kept() -> None:
