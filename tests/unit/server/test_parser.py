@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.resp.inline import split_words
-from server.resp.parser import Command, Limits, Parser, _Strict
+from server.resp.parser import ALIKE_MIN, Command, Limits, Parser, _Strict
 from tests.support.resp import encode_command
 
 LIMITS = Limits(words_max=50, bulk_bytes_max=10_000, line_bytes_max=200, command_bytes_max=20_000)
@@ -16,7 +16,7 @@ WORDS = st.one_of(st.binary(max_size=30), st.sampled_from([b"", b"\r\n", b"$3\r\
 WHOLE = st.lists(WORDS, min_size=1, max_size=6).map(lambda words: encode_command(*words))
 ALIKE = (  # pipelines of commands of as many words
     st.integers(1, 3)
-    .flatmap(lambda width: st.lists(st.lists(WORDS, min_size=width, max_size=width), min_size=2, max_size=5))
+    .flatmap(lambda width: st.lists(st.lists(WORDS, min_size=width, max_size=width), min_size=ALIKE_MIN, max_size=ALIKE_MIN + 2))
     .map(lambda commands: b"".join(encode_command(*words) for words in commands))
 )
 ODD = st.sampled_from(
@@ -65,8 +65,8 @@ def torn(stream: bytes, cuts: list[int]) -> tuple[list[Command], str | None]:
 
 @given(stream=STREAMS, cuts=CUTS)
 @example(stream=b"*2\r\n$1\r\na\r\n$1\r\nb\r\n" * 2, cuts=list(range(40)))
-@example(stream=b"*1\r\n$1\r\na\r\n" + b"*1\r\n$2\r\nb\r\n", cuts=[])
-@example(stream=b"*1\r\n$1\r\na\r\n" + b"*1\r\n$11\r\nb\r\n*1\r\n$1\r\n\r\n", cuts=[])
+@example(stream=b"*1\r\n$1\r\na\r\n" * 20 + b"*1\r\n$2\r\nb\r\n", cuts=[])
+@example(stream=b"*1\r\n$1\r\na\r\n" * 20 + b"*1\r\n$11\r\nb\r\n*1\r\n$1\r\n\r\n", cuts=[])
 @example(stream=b"*1\r\n$4\r\nPING\r\n\r\n\r\nPING\r\n", cuts=[15, 16, 17])
 def test_fast_and_strict_agree_however_the_stream_is_torn(stream: bytes, cuts: list[int]) -> None:
     assert torn(stream, cuts) == strictly(stream)
