@@ -200,6 +200,7 @@ def session(folder: Path) -> SparkSession:
     derby = f"jdbc:derby:;databaseName={folder}/metastore;create=true"
     conf: dict[str, bool | float | int | str | None] = {
         "spark.sql.warehouse.dir": f"{folder}/warehouse",
+        "spark.hadoop.hive.downloaded.resources.dir": f"{folder}/resources",  # else Hive leaves one in /tmp
         "spark.hadoop.javax.jdo.option.ConnectionURL": derby,
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": f"{folder}/local",
