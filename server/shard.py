@@ -4,7 +4,8 @@ Rules:
 - Clients are let in last, and sent away first. A start that fails takes back what it has started.
 - A signal that comes while the storage is opened (which replays the write-ahead log) waits until it is open: then everything is closed in
   order.
-- What the start made lives for ever, so the garbage collector is not to look through it again and again, the loop waiting.
+- Almost all that the start made lives as long as the shard: the garbage collector is not to look through it again and again, while the loop
+  stands.
 - Nothing acknowledged is lost by an orderly stop; after a kill, the write-ahead log gives back what was written.
 """
 

@@ -26,8 +26,8 @@ Command = list[bytes]
 
 FAST_WORDS_MAX = 1_024  # longer commands and bulks go the strict way, where the parser is not what costs
 FAST_BULK_BYTES_MAX = 8_192
-ALIKE_MIN = 8  # fewer commands, or longer ones, are quicker taken one by one than by columns
-ALIKE_LINES_MAX = 9  # of one: four words
+ALIKE_LINES_MIN = 40  # of eight commands of two words: fewer are quicker taken one by one than by columns, and so are longer ones
+ALIKE_WORDS_MAX = 4
 INT64_DIGITS_MAX = 20
 GUARDED_WORDS_MAX = 10  # Redis' limits for who has not authenticated
 GUARDED_BULK_BYTES_MAX = 16_384
@@ -117,7 +117,7 @@ class Parser:
                 _, name_length, name, key_length, key, value_length, value, _ = lines
                 if name_length == _LENGTHS[len(name)] and key_length == _LENGTHS[len(key)] and value_length == _LENGTHS[len(value)]:
                     return [[name, key, value]]
-            if end >= ALIKE_MIN * _TWO_WORDS and (alike := _alike(lines, end)) is not None:
+            if end >= ALIKE_LINES_MIN and (alike := _alike(lines, end)) is not None:
                 return alike
             while at < end:
                 after = at + _HEADERS[lines[at]]
@@ -136,19 +136,19 @@ class Parser:
 
 def _alike(lines: list[bytes], end: int) -> list[Command] | None:
     """The commands of `end` lines, and no rest, if they are many of as few words as the first one, as in most pipelines; None if they are
-    not, or not canonical. It takes them by columns, without a turn for each.
-
-    Raises:
-        KeyError, IndexError: they are beyond the fast path's limits.
+    not, or not as the fast path wants them. It takes them by columns, without a turn for each.
     """
     header = lines[0]
-    height = _HEADERS[header]
-    if height > ALIKE_LINES_MAX or lines[end] or lines[:end:height].count(header) * height != end:
+    height = _HEADERS.get(header, 0)
+    if not 0 < height <= 2 * ALIKE_WORDS_MAX + 1 or lines[end] or lines[:end:height].count(header) * height != end:
         return None
     columns = [lines[at:end:height] for at in range(2, height, 2)]
-    for place, words in enumerate(columns):
-        if lines[2 * place + 1 : end : height] != list(map(_length, map(len, words))):
-            return None
+    try:
+        for place, words in enumerate(columns):
+            if lines[2 * place + 1 : end : height] != list(map(_length, map(len, words))):
+                return None
+    except IndexError:  # a word is longer
+        return None
     return list(map(list, zip(*columns, strict=True)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pipeline.format.keys import USER_KEY_BYTES_MAX
-from pipeline.format.slots import key_slot
+from pipeline.format.slots import key_slot, key_slots
 from pipeline.format.values import Flag, expiry_ms
 from server.resp.replies import ReplyError
 from server.resp.texts import KEY_TOO_LONG
@@ -170,7 +170,7 @@ class PinnedEngine(Engine):
 
     def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """One by one: pins are for verification."""
-        return self.values([*keys], [key_slot(key) for key in keys])
+        return self.values([*keys], key_slots(keys))
 
     def fetch_ahead(self, keys: list[bytes]) -> None:
         """Nothing: what was fetched would be what everybody reads."""

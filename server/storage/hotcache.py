@@ -77,14 +77,16 @@ class HotCache:
         return len(self.young) + len(self._old)
 
     def recall(self, found: list[bytes | None], keys: list[bytes]) -> list[int]:
-        """`found` is what the younger generation has of the keys: put what the older one has where that is None; the places left."""
+        """Where `found`, what the younger generation has of the keys, has None: put what the older one has; the places that stay None."""
         old = self._old
         places = [place for place, raw in enumerate(found) if raw is None]
         recalled = [place for place in places if keys[place] in old]
         if not recalled:
             return places
         for place in recalled:
-            found[place] = self.from_old(keys[place])  # None if it is doubted
+            key = keys[place]
+            raw = self.from_old(key)  # None if it is doubted, or came before among these keys
+            found[place] = self.young.get(key) if raw is None else raw
         return [place for place in places if found[place] is None]
 
     def from_old(self, key: bytes) -> bytes | None:

@@ -2,7 +2,8 @@
 
 Rules:
 - Each key has exactly one database: its dataset's active version, or the live database (datasets.py decides).
-- What is looked for at once is asked of each database at once, by one MultiGet of what the hot values lack.
+- Of keys that are looked for at once, what the hot values lack is asked of each database at once, by MultiGet; of a dataset that may not
+  have the key's slot, one by one.
 - A value with a flag that this software can't read is an error, never ignored. A compressed string is unpacked here, once for all readers.
 - What has expired is left out; time is passed in: `clock` gives milliseconds since the epoch.
 """
@@ -22,11 +23,13 @@ from server.storage.hotcache import ABSENT, HotCache
 from server.storage.live import LiveStore
 
 Clock = Callable[[], int]
+Fit = Callable[[bytes | None], bytes | None]
+"""Makes a value that comes from a database fit to be kept and read; ABSENT of None, None of what it declines."""
 
 META_HEADS = tuple(meta_key(b"", slot) for slot in range(SLOT_COUNT))  # so that a key is made by one concatenation
 EXPIRED_SEEN_MAX = 1_000  # keys that reads found expired, whose removal is asked for; more are found by the walk that looks for them
-FETCHED_AT_ONCE_MAX = 64  # keys of one MultiGet: more gain nothing, and hold the loop
-FETCHED_AT_ONCE_MIN = 2
+MULTIGET_MAX = 64  # keys at a time: more gain nothing
+AHEAD_MIN = 2  # of one key, a read costs less
 
 _EXPIRES, _LZ4 = int(Flag.EXPIRES), int(Flag.LZ4)  # an IntFlag's own operators cost a microsecond
 UNREADABLE_FLAGS = 0xFF & ~(_EXPIRES | _LZ4 | int(Flag.BIG))
@@ -46,6 +49,21 @@ def usable(raw: bytes | None) -> bytes:
         if raw[1] & _LZ4:
             return decompressed(raw)
     return raw
+
+
+def usable_or_none(raw: bytes | None) -> bytes | None:
+    """As `usable`; None for what can't be read."""
+    try:
+        return usable(raw)
+    except FormatError:
+        return None
+
+
+def usable_as_it_is(raw: bytes | None) -> bytes | None:
+    """As `usable`; None for what would have to be unpacked, and what can't be read."""
+    if raw is None:
+        return ABSENT
+    return None if raw[1] & (UNREADABLE_FLAGS | _LZ4) else raw
 
 
 class Lookup:
@@ -90,7 +108,11 @@ class Lookup:
 
     def read_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As `read` of each."""
-        found = self.values([*keys], key_slots(keys))
+        try:
+            found = self.values([*keys], key_slots(keys))
+        except Exception:
+            self.forget_ahead()  # what was found all the same: nobody asks again
+            raise
         self.count(len(found), found.count(None))
         return found
 
@@ -98,13 +120,13 @@ class Lookup:
         """As `read` of each, but that nothing is counted as read: see `count`. The keys have these slots.
 
         Raises:
-            ReplyError, NodeError, FormatError: one of them can't be read.
+            ReplyError, NodeError, FormatError: one of them can't be read. `read` finds what was found of the others until `forget_ahead`.
         """
         found = list(map(self.cache.young.get, keys))
         if not all(found):
-            self._complete(found, keys, slots)
+            self._complete(found, keys, slots, usable_or_none)
             if None in found:
-                found = [self._fetch(key, slot) if raw is None else raw for key, slot, raw in zip(keys, slots, found, strict=True)]
+                self._complete_singly(found, keys, slots)
         return [raw if raw and not raw[1] & _EXPIRES else self._unless_expired(key, raw) for key, raw in zip(keys, found, strict=True)]
 
     def keep_ahead(self, keys: list[bytes], values: list[bytes | None]) -> None:
@@ -117,23 +139,30 @@ class Lookup:
         self.missing += missing
 
     def fetch_ahead(self, keys: list[bytes]) -> None:
-        """Fetch what the hot values lack of some keys, so that `read` finds it until `forget_ahead`; what fails is left to `read`."""
+        """Fetch what the hot values lack of some keys, so that `read` finds it until `forget_ahead`. What can't be read, or has to be
+        unpacked, is left to the command that asks for it.
+        """
         found = list(map(self.cache.young.get, keys))
-        if found.count(None) < FETCHED_AT_ONCE_MIN:
+        if found.count(None) < AHEAD_MIN:
             return
         try:
-            self._complete(found, keys, key_slots(keys))
-        except (NodeError, FormatError):
-            return  # one that can't be read is no reason to fail all: the command that needs it says so
-        self._ahead.update((key, raw) for key, raw in zip(keys, found, strict=True) if raw is not None)
+            self._complete(found, keys, key_slots(keys), usable_as_it_is)
+        except NodeError:
+            return  # one block that can't be read is no reason to fail all
+        self._keep(keys, found)
 
     def forget_ahead(self) -> None:
         """The run that values were fetched for is over."""
         if self._ahead:
             self._ahead.clear()
 
-    def _complete(self, found: list[bytes | None], keys: list[bytes], slots: list[int]) -> None:
-        """Put values where the younger hot ones had None. What stays None can be read one by one alone, or says then why it can't."""
+    def _keep(self, keys: list[bytes], found: list[bytes | None]) -> None:
+        self._ahead.update((key, raw) for key, raw in zip(keys, found, strict=True) if raw is not None)
+
+    def _complete(self, found: list[bytes | None], keys: list[bytes], slots: list[int], fit: Fit) -> None:
+        """Where the younger hot values had None, put what is found elsewhere, by MultiGet. None stays where only `_fetch` can read the key,
+        or say why it can't.
+        """
         places = self.cache.recall(found, keys)
         if self._ahead:
             for place in places:
@@ -143,55 +172,71 @@ class Lookup:
             return
         if len(places) < len(keys):
             keys, slots = [keys[place] for place in places], [slots[place] for place in places]
-        for place, raw in zip(places, self._from_databases(keys, slots), strict=True):
+        for place, raw in zip(places, self._fetch_many(keys, slots, fit), strict=True):
             found[place] = raw
 
-    def _from_databases(self, keys: list[bytes], slots: list[int]) -> list[bytes | None]:
-        owners = self._owners(keys)
-        if owners.count(owners[0]) == len(owners):  # as it is most often
-            return self._from_database(owners[0], keys, slots)
+    def _complete_singly(self, found: list[bytes | None], keys: list[bytes], slots: list[int]) -> None:
+        fetched: dict[bytes, bytes] = {}  # a key may come twice
+        try:
+            for place, raw in enumerate(found):
+                if raw is None:
+                    key = keys[place]
+                    if key not in fetched:
+                        fetched[key] = self._fetch(key, slots[place])
+                    found[place] = fetched[key]
+        except Exception:
+            self._keep(keys, found)
+            raise
+
+    def _fetch_many(self, keys: list[bytes], slots: list[int], fit: Fit) -> list[bytes | None]:
+        homes = self._homes(keys)
+        if homes.count(homes[0]) == len(homes):  # as it is most often
+            return self._multiget(homes[0], keys, slots, fit)
         found: list[bytes | None] = [None] * len(keys)
-        for owner in set(owners):
-            places = [place for place, one in enumerate(owners) if one == owner]
-            raws = self._from_database(owner, [keys[place] for place in places], [slots[place] for place in places])
+        by_home: dict[int, list[int]] = {}
+        for place, home in enumerate(homes):
+            by_home.setdefault(home, []).append(place)
+        for home, places in by_home.items():
+            raws = self._multiget(home, [keys[place] for place in places], [slots[place] for place in places], fit)
             for place, raw in zip(places, raws, strict=True):
                 found[place] = raw
         return found
 
-    def _from_database(self, owner: int, keys: list[bytes], slots: list[int]) -> list[bytes | None]:
-        """Values by MultiGet, fit to be kept; all None where that can't be."""
-        get_many = self._get_many_of(owner)
+    def _multiget(self, home: int, keys: list[bytes], slots: list[int], fit: Fit) -> list[bytes | None]:
+        """What `fit` makes of the values; all None where keys are read one by one."""
+        get_many = self._get_many_of(home)
         if get_many is None:
             return [None] * len(keys)
         found: list[bytes | None] = []
-        for first in range(0, len(keys), FETCHED_AT_ONCE_MAX):
-            some = keys[first : first + FETCHED_AT_ONCE_MAX]
-            heads = [META_HEADS[slot] + key for slot, key in zip(slots[first : first + FETCHED_AT_ONCE_MAX], some, strict=True)]
-            raws = [raw if raw and not raw[1] else usable(raw) for raw in get_many(heads)]
+        for first in range(0, len(keys), MULTIGET_MAX):
+            some = keys[first : first + MULTIGET_MAX]
+            heads = [META_HEADS[slot] + key for slot, key in zip(slots[first : first + MULTIGET_MAX], some, strict=True)]
+            raws = [raw if raw and not raw[1] else fit(raw) for raw in get_many(heads)]
             self.fetches += len(some)
             if self.cache.admits(self.reads, self.fetches):
                 for key, raw in zip(some, raws, strict=True):
-                    self.cache.put(key, raw)
+                    if raw is not None:
+                        self.cache.put(key, raw)
             found += raws
         return found
 
-    def _get_many_of(self, owner: int) -> Callable[[list[bytes]], list[bytes | None]] | None:
-        if owner < 0:
+    def _get_many_of(self, home: int) -> Callable[[list[bytes]], list[bytes | None]] | None:
+        if home < 0:
             return self.live.get_many
-        active = self._ordered[owner].whole
+        active = self._ordered[home].whole
         return None if active is None else active.database.get_many
 
-    def _owners(self, keys: list[bytes]) -> list[int]:
-        """As `_owner` of each; if all are the first one's dataset's, without a call for each."""
-        owner = self._owner(keys[0])
-        if owner >= 0:
-            prefix = self._prefixes[owner]
+    def _homes(self, keys: list[bytes]) -> list[int]:
+        """As `_home` of each; if all are the first one's dataset's, without a call for each."""
+        home = self._home(keys[0])
+        if home >= 0:
+            prefix = self._prefixes[home]
             if all([key.startswith(prefix) for key in keys]):  # noqa: C419 -- a generator takes twice as long
-                return [owner] * len(keys)
-        return list(map(self._owner, keys))
+                return [home] * len(keys)
+        return list(map(self._home, keys))
 
-    def _owner(self, key: bytes) -> int:
-        """Where in the index the dataset of a key stands; negative if none owns it."""
+    def _home(self, key: bytes) -> int:
+        """Where in the index the dataset of a key stands; negative if it is a live key."""
         place = bisect_right(self._prefixes, key) - 1
         return place if place >= 0 and key.startswith(self._prefixes[place]) else -1
 
@@ -201,8 +246,8 @@ class Lookup:
         if raw is not None:
             return raw
         self.fetches += 1
-        owner = self._owner(key)
-        raw = usable((self.live.get if owner < 0 else self._ordered[owner].get)(META_HEADS[slot] + key))
+        home = self._home(key)
+        raw = usable((self.live.get if home < 0 else self._ordered[home].get)(META_HEADS[slot] + key))
         if self.cache.admits(self.reads, self.fetches):
             self.cache.put(key, raw)
         return raw
