@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 
 import httpx
 
@@ -40,6 +41,9 @@ def programs(folder: StackFolder) -> list[Program]:
     return [s3, metastore, *shards, *sidecars]
 
 
+_NO_TLS = SSLContext(PROTOCOL_TLS_CLIENT)  # of loopback addresses; by default, each question reads all certificates of the world first
+
+
 def _python(module: str, config: Path) -> list[str]:
     return [sys.executable, "-P", "-m", module, "--config", str(config)]  # -P: a folder `server` where it stands is not ours
 
@@ -59,7 +63,7 @@ def _answers_ping(port: int) -> Callable[[], bool]:
 def _is_healthy(url: str) -> Callable[[], bool]:
     def is_ready() -> bool:
         try:
-            return httpx.get(f"{url}/v1/health", timeout=ANSWER_WAIT_S, trust_env=False).is_success
+            return httpx.get(f"{url}/v1/health", timeout=ANSWER_WAIT_S, trust_env=False, verify=_NO_TLS).is_success
         except httpx.TransportError:
             return False
 

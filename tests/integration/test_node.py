@@ -24,6 +24,7 @@ from pipeline.node.status import NodeProcesses, ProcessState, ProcessStatus
 from tests.support.ports import free_port
 from tests.support.resp import RawClient
 from tests.support.shards import REPOSITORY, ShardProcess, topology_of
+from tests.support.sidecars import HTTP
 
 WAIT_S = 60.0  # for what takes a second or two on an idle machine
 LOOK_S = 0.02
@@ -97,7 +98,7 @@ class NodeProcess:
 
     def sidecar_answers(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.ports['sidecar']}/v1/health").is_success
+            return HTTP.get(f"http://127.0.0.1:{self.ports['sidecar']}/v1/health").is_success
         except httpx.TransportError:
             return False
 

@@ -20,7 +20,7 @@ from tests.support.disk import lying_below
 from tests.support.proxy import Proxy
 from tests.support.s3 import S3
 from tests.support.shards import ShardProcess
-from tests.support.sidecars import WAIT_S, Head, NodeUnderTest, node_under_test
+from tests.support.sidecars import HTTP, WAIT_S, Head, NodeUnderTest, node_under_test
 from tests.support.values import read_all, reading, refused_all
 from tests.support.versions import BuiltVersion, build_version
 
@@ -61,9 +61,9 @@ def test_it_says_how_it_is_to_those_who_may_ask(node: NodeUnderTest, head: Head,
     for path in paths:
         url = f"http://127.0.0.1:{node.port}{path}".replace("{dataset}", "person").replace("{version}", V1)
         method = "POST" if "post" in paths[path] else "GET"
-        answer = httpx.request(method, url)
+        answer = HTTP.request(method, url)
         assert (answer.status_code == httpx.codes.UNAUTHORIZED) == (path not in {"/v1/health", "/v1/ready"}), path
-    assert httpx.get(f"http://127.0.0.1:{node.port}/v1/ready").json() == {"ready": True, "missing": []}
+    assert HTTP.get(f"http://127.0.0.1:{node.port}/v1/ready").json() == {"ready": True, "missing": []}
     metrics = node.ask("GET", "metrics").text
     assert f'redkv_sidecar_bytes_total{{step="stage"}} {float(built.manifest.totals.bytes)}' in metrics
     assert 'redkv_sidecar_step_seconds_count{step="activate"} 1.0' in metrics

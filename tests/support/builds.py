@@ -52,6 +52,10 @@ def build(
     built_at_ms = int(time.time() * 1000)
     encoder = Encoder(spec, value_columns(spec, table.column_names), RowSchema(spec.has_elements), built_at_ms)
     encoded = pa.Table.from_batches(encode_all(encoder, table.combine_chunks().to_batches()), encoder.schema.arrow)
+
+    def opened(_url: str) -> ObjectStore:
+        return store
+
     task = PartitionTask(
         store.root,
         spec.dataset,
@@ -64,7 +68,8 @@ def build(
         constant_expiry_ms(spec, built_at_ms),
         deletes=spec.mode == "upsert" or (delta is not None and delta.base is None),
         delta=delta is not None,
-        base=delta.base if delta else None,
+        base=replace(delta.base, open_store=opened) if delta and delta.base else None,
+        open_store=opened,
         file_raw_bytes=file_raw_bytes,
     )
     batches = list(sorted_tasks(encoder, task.placement, encoded))

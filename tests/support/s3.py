@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -25,11 +26,17 @@ class S3:
 
     @property
     def store(self) -> ObjectStore:
-        return ObjectStore(self.url)
+        """The same one each time: making one takes longer than most that is asked of it."""
+        return _store(self.url)
 
     def fresh(self) -> S3:
         """The same server, another empty root."""
         return S3(f"s3://{BUCKET}/{uuid4().hex}", self.environment, self.pid)
+
+
+@lru_cache(1)
+def _store(url: str) -> ObjectStore:
+    return ObjectStore(url)
 
 
 @contextmanager

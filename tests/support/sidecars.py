@@ -35,6 +35,8 @@ from tests.support.shards import REPOSITORY, ShardProcess
 WAIT_S = 60.0  # for what takes a second on an idle machine
 LOOK_S = 0.02
 CLUSTER = "test"
+HTTP = httpx.Client(timeout=WAIT_S, limits=httpx.Limits(max_keepalive_connections=0))
+"""For all questions: making one takes longer than most answers. No connection is kept, as what is asked is killed and started again."""
 
 T = TypeVar("T")
 
@@ -165,7 +167,7 @@ class NodeUnderTest:
     def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
         """One HTTP question, with the token if the sidecar has one."""
         headers = {"Authorization": f"Bearer {self.options['token']}"} if "token" in self.options else {}
-        return httpx.request(method, f"http://127.0.0.1:{self.port}/v1/{path}", headers=headers, json=body, timeout=WAIT_S)
+        return HTTP.request(method, f"http://127.0.0.1:{self.port}/v1/{path}", headers=headers, json=body)
 
     def until(self, dataset: str, version: str, state: State) -> VersionStatus:
         """Wait until a version is in that state; its status. A fatal failure on the way is an AssertionError, and what is waited for if the
@@ -202,7 +204,7 @@ class NodeUnderTest:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/v1/health").status_code == httpx.codes.OK
+            return HTTP.get(f"http://127.0.0.1:{self.port}/v1/health").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
