@@ -57,9 +57,13 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._upstream)
-            except OSError:
+            except OSError:  # it is closed
                 return
+            try:
+                server = socket.create_connection(self._upstream)
+            except OSError:  # nobody is there, yet or any more
+                client.close()
+                continue
             self._open |= {client, server}
             threading.Thread(target=self._forward, args=(client, server, False), daemon=True).start()
             threading.Thread(target=self._forward, args=(server, client, True), daemon=True).start()
